@@ -1,0 +1,249 @@
+"""The error tree. Each class carries a stable code and an HTTP status.
+
+EventStreamsError
++-- ConfigurationError        settings, stream configuration, files at start
++-- RequestError              the caller's mistake, answered before the first byte (family A of the contract)
+|   +-- UnknownStream, InvalidTimestamp, MissingClientAddress, TooManyConnections, BadRequest, NotFound
+|   +-- FilterError           a filter that doesn't compile or passes a limit; says where
+|   +-- PayloadTooLarge, UnsupportedMedia, MalformedBody
++-- AssignmentError           a Last-Event-ID that cannot be used (family B)
+|   +-- InvalidAssignment, TopicNotAvailable, NoTopics
++-- LogError                  the event log
+|   +-- UnknownTopic, OffsetOutOfRange, RecordTooLarge, LogFull, AppendTimeout, LogUnavailable
++-- SchemaError               schema repositories
+    +-- SchemaNotFound, SchemaUnavailable, InsecureSchema, InvalidSchema
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from eventstreams.records import TopicPartition
+
+
+class EventStreamsError(Exception):
+    """Root of all errors raised by this project."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+
+    @property
+    def message(self) -> str:
+        """The sentence: what, which value, what was expected."""
+        return str(self)
+
+
+class ConfigurationError(EventStreamsError):
+    """A setting, a stream configuration or a file that the process cannot start with."""
+
+    code = "configuration"
+
+
+class RequestError(EventStreamsError):
+    """The caller's mistake. `title` and `detail` are what the error body shows (family A)."""
+
+    code = "bad_request"
+    status = 400
+    title: ClassVar[str] = "Bad Request"
+
+    def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+        """Seconds to wait, for a Retry-After header."""
+
+
+class BadRequest(RequestError):
+    """A parameter that cannot be used."""
+
+
+class UnknownStream(RequestError):
+    """A stream name that is not configured. Deliberate: 400 with type not_found, as the original answers."""
+
+    code = "not_found"
+    title = "Stream Not Found"
+
+
+class InvalidTimestamp(RequestError):
+    """A `since` that is no time."""
+
+    code = "invalid_timestamp"
+    title = "Invalid timestamp"
+
+
+class MissingClientAddress(RequestError):
+    """X-Client-IP is required by setting and absent."""
+
+    title = "Missing Required X-Client-IP Header"
+
+
+class TooManyConnections(RequestError):
+    """The client has as many streams open as it may."""
+
+    code = "too_many_requests"
+    status = 429
+    title = "Too Many Concurrent Connections From Your Client IP"
+
+
+class NotFound(RequestError):
+    """No such file or page."""
+
+    code = "not_found"
+    status = 404
+    title = "File not found"
+
+
+class FilterError(RequestError):
+    """A filter that does not compile or passes a limit; the detail says the value and the place."""
+
+    code = "invalid_filter"
+    title = "Invalid filter"
+
+
+class ServiceUnavailable(RequestError):
+    """The process is draining, full, or cannot reach the log: come back later."""
+
+    code = "unavailable"
+    status = 503
+    title = "Service Unavailable"
+
+
+class PayloadTooLarge(RequestError):
+    """A body over the limit."""
+
+    code = "payload_too_large"
+    status = 413
+    title = "Payload Too Large"
+
+
+class UnsupportedMedia(RequestError):
+    """A charset or content coding that is not read."""
+
+    code = "unsupported_media"
+    status = 415
+    title = "Unsupported Media Type"
+
+
+class MalformedBody(RequestError):
+    """A body that is no JSON object or array."""
+
+    code = "malformed_body"
+    title = "Malformed Body"
+
+
+class AssignmentError(EventStreamsError):
+    """A Last-Event-ID that cannot be used; `fields` are added to the body (family B)."""
+
+    code = "invalid_assignment"
+    status = 400
+    name: ClassVar[str] = "InvalidAssignmentError"
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.fields: Mapping[str, Any] = fields
+
+
+class InvalidAssignment(AssignmentError):
+    """Last-Event-ID is no JSON, or not of the accepted shapes."""
+
+
+class TopicNotAvailable(AssignmentError):
+    """Last-Event-ID names a topic that is not the stream's, or that does not exist."""
+
+    code = "topic_not_available"
+    status = 404
+    name = "TopicNotAvailableError"
+
+
+class NoTopics(AssignmentError):
+    """None of the stream's topics exists in the log."""
+
+    code = "no_topics"
+    status = 500
+    name = "ConfigurationError"
+
+
+class LogError(EventStreamsError):
+    """The event log could not do what it was asked."""
+
+    code = "log_error"
+    status = 500
+
+
+class UnknownTopic(LogError):
+    """No such topic, or no such partition of it."""
+
+    code = "unknown_topic"
+
+
+class OffsetOutOfRange(LogError):
+    """The offset asked for is not in the log (any more)."""
+
+    code = "offset_out_of_range"
+
+    def __init__(self, partition: TopicPartition, offset: int, earliest: int) -> None:
+        super().__init__(
+            f"offset {offset} of {partition.topic}/{partition.partition} is not in the log: earliest is {earliest}"
+        )
+        self.partition = partition
+        self.offset = offset
+        self.earliest = earliest
+
+
+class RecordTooLarge(LogError):
+    """A value over the largest that the log takes."""
+
+    code = "record_too_large"
+
+
+class LogFull(LogError):
+    """The local queue to the log is full; try later. Nothing was stored."""
+
+    code = "log_full"
+    status = 503
+
+
+class AppendTimeout(LogError):
+    """No acknowledgement in time: the record may or may not have been stored."""
+
+    code = "append_timeout"
+    status = 503
+
+
+class LogUnavailable(LogError):
+    """The log cannot be reached, or cannot write (disk full). Nothing half-written."""
+
+    code = "log_unavailable"
+    status = 503
+
+
+class SchemaError(EventStreamsError):
+    """A schema could not be used."""
+
+    code = "schema_error"
+
+
+class SchemaNotFound(SchemaError):
+    """No repository has this schema, or the URI is not a schema's."""
+
+    code = "schema_not_found"
+
+
+class SchemaUnavailable(SchemaError):
+    """A repository did not answer; the schema may exist."""
+
+    code = "schema_unavailable"
+    status = 503
+
+
+class InsecureSchema(SchemaError):
+    """A schema that events could misuse: unbounded patterns, remote references."""
+
+    code = "insecure_schema"
+
+
+class InvalidSchema(SchemaError):
+    """A document that is no JSON Schema, or does not compile."""
+
+    code = "invalid_schema"

@@ -1,0 +1,106 @@
+"""Where to start reading, and how far a reader has come.
+
+A cursor is what an SSE frame's `id` says: for each partition of the subscription, in assignment order, the next
+offset and the time of the last event + 1. The client holds it; any process can take it up.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import orjson
+
+from eventstreams.records import Record, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class AtOffset:
+    """Start at this offset (>= 0)."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class AtTime:
+    """Start at the first record whose timestamp (ms) is at or after this one."""
+
+    timestamp: int
+
+
+class Edge(enum.Enum):
+    """Start at an end of what the log holds."""
+
+    EARLIEST = "earliest"
+    LATEST = "latest"
+
+
+Position = AtOffset | AtTime | Edge
+
+
+class Next(NamedTuple):
+    """The next offset of a partition, and the last read record's timestamp + 1 in ms (None: not known)."""
+
+    offset: int
+    timestamp: int | None = None
+
+
+class Cursor(Mapping[TopicPartition, Next]):
+    """The next offset in each partition of a subscription, in assignment order."""
+
+    __slots__ = ("_next", "cluster")
+
+    def __init__(
+        self, entries: Iterable[tuple[TopicPartition, Next]] = (), *, cluster: str | None = None
+    ) -> None:
+        self._next = dict(entries)
+        self.cluster = cluster
+
+    def __getitem__(self, partition: TopicPartition) -> Next:
+        return self._next[partition]
+
+    def __iter__(self) -> Iterator[TopicPartition]:
+        return iter(self._next)
+
+    def __len__(self) -> int:
+        return len(self._next)
+
+    def __repr__(self) -> str:
+        return f"Cursor({self._next!r}, cluster={self.cluster!r})"
+
+    def copy(self) -> Cursor:
+        """Return a cursor that moves on its own."""
+        return Cursor(self._next.items(), cluster=self.cluster)
+
+    def advance(self, record: Record) -> None:
+        """Move just after `record`: the next offset is one more, and so is the time.
+
+        The +1 on the timestamp is the original's rule: a resume by time must not repeat the last event.
+        """
+        partition = TopicPartition(record.topic, record.partition)
+        self._next[partition] = Next(record.offset + 1, record.timestamp + 1)
+
+    def move(self, partition: TopicPartition, next_: Next) -> None:
+        """Set where `partition` goes on; adds it at the end when it is new."""
+        self._next[partition] = next_
+
+    def to_event_id(self) -> bytes:
+        """Return the cursor as the JSON array that an SSE `id:` line and `Last-Event-ID` carry."""
+        return b"[" + b",".join(self._segments()) + b"]"
+
+    def _segments(self) -> Iterator[bytes]:
+        for index, (partition, next_) in enumerate(self._next.items()):
+            yield id_entry(partition, next_, self.cluster if index == 0 else None)
+
+
+def id_entry(partition: TopicPartition, next_: Next, cluster: str | None) -> bytes:
+    """Return one entry of an event id; only the first of an id carries the cluster."""
+    entry: dict[str, str | int] = {"topic": partition.topic, "partition": partition.partition}
+    if next_.timestamp is not None:
+        entry["timestamp"] = next_.timestamp
+    entry["offset"] = next_.offset
+    if cluster is not None:
+        entry["cluster"] = cluster
+    return orjson.dumps(entry)

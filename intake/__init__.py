@@ -1,0 +1,1 @@
+"""Event intake over HTTP. Imports nothing; see the modules."""
