@@ -52,9 +52,7 @@ class Cursor(Mapping[TopicPartition, Next]):
 
     __slots__ = ("_next", "cluster")
 
-    def __init__(
-        self, entries: Iterable[tuple[TopicPartition, Next]] = (), *, cluster: str | None = None
-    ) -> None:
+    def __init__(self, entries: Iterable[tuple[TopicPartition, Next]] = (), *, cluster: str | None = None) -> None:
         self._next = dict(entries)
         self.cluster = cluster
 
