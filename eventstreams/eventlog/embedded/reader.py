@@ -1,0 +1,75 @@
+"""Reads the embedded log forward over several partitions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from eventstreams.records import Record, TopicPartition
+
+if TYPE_CHECKING:
+    from eventstreams.eventlog.embedded.log import EmbeddedLog
+
+READ_BYTES = 4 * 1024 * 1024
+"""Bytes of values a read takes from one partition at the most; one larger record comes alone."""
+
+
+class EmbeddedReader:
+    """A LogReader: a map of next offsets, read again whenever the log's bell rings."""
+
+    def __init__(self, log: EmbeddedLog) -> None:
+        self._log = log
+        self._offsets: dict[TopicPartition, int] = {}
+
+    async def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Add partitions, each from its offset. Raises: UnknownTopic."""
+        await self._log.extents(offsets)
+        self._offsets.update(offsets)
+        self._log.ring()
+
+    async def unassign(self, partitions: Collection[TopicPartition]) -> None:
+        """Stop reading these."""
+        for partition in partitions:
+            self._offsets.pop(partition, None)
+
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """Return the next offset of each partition."""
+        return dict(self._offsets)
+
+    async def read(self, limit: int, timeout: float) -> Sequence[Record]:
+        """Return the next records, at most `limit`; waits up to `timeout` seconds for the first."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while True:
+            bell = self._log.bell
+            records = await self._read_now(limit)
+            left = deadline - loop.time()
+            if records or left <= 0:
+                return records
+            await asyncio.wait([bell], timeout=left)
+
+    async def _read_now(self, limit: int) -> Sequence[Record]:
+        records: list[Record] = []
+        moved: dict[TopicPartition, int] = {}
+        for partition, offset in list(self._offsets.items()):
+            room = limit - len(records)
+            if room <= 0:
+                break
+            block = await self._log.fetch(partition, offset, offset + room, READ_BYTES)
+            records.extend(block.records)
+            moved[partition] = block.next_offset
+        # Moved only now, without an await after: a cancelled read loses nothing.
+        for partition, offset in moved.items():
+            if partition in self._offsets:
+                self._turn(partition, offset)
+        return records
+
+    def _turn(self, partition: TopicPartition, offset: int) -> None:
+        """Set the next offset and put the partition last, so that a busy one does not starve the others."""
+        del self._offsets[partition]
+        self._offsets[partition] = offset
+
+    async def aclose(self) -> None:
+        """Give up the partitions. Idempotent."""
+        self._offsets.clear()

@@ -1,0 +1,215 @@
+"""The embedded log's file: tables, format version, and the statements on them. Blocking: run it on threads.
+
+Each partition keeps its next offset in a row of its own, so that an offset is never given twice, not even after
+retention has removed every record. Each record keeps the highest timestamp up to it (`reach`): it rises with the
+offset, so that the first record at or after a time is one index look-up, however unordered the timestamps are.
+"""
+
+from __future__ import annotations
+
+import uuid
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import apsw
+
+from eventstreams.errors import ConfigurationError, LogUnavailable
+from eventstreams.records import NewRecord, Record, TopicPartition
+
+FORMAT = 1
+"""Rises when a file of an older version could not be read any more."""
+
+BUSY_TIMEOUT_MS = 10_000
+"""How long one process waits for another's write transaction; they last milliseconds."""
+
+SCHEMA = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE partitions (
+  id INTEGER PRIMARY KEY, topic TEXT NOT NULL, number INTEGER NOT NULL,
+  earliest INTEGER NOT NULL, next INTEGER NOT NULL, reach INTEGER NOT NULL, bytes INTEGER NOT NULL,
+  UNIQUE (topic, number));
+CREATE TABLE records (
+  partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, timestamp INTEGER NOT NULL, reach INTEGER NOT NULL,
+  appended INTEGER NOT NULL, key BLOB, value BLOB NOT NULL, PRIMARY KEY (partition, "offset"));
+CREATE INDEX records_by_reach ON records (partition, reach, "offset");
+"""
+
+NO_REACH = -(2**63)
+
+
+def connect(path: str) -> apsw.Connection:
+    """Open the file, making it when it isn't there.
+
+    Raises: ConfigurationError when it cannot be opened or written, or is of a newer format.
+    """
+    try:
+        connection = apsw.Connection(path)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.pragma("journal_mode", "wal")
+        # FULL: an acknowledged record survives the loss of power, not only of the process.
+        connection.pragma("synchronous", "full")
+        connection.pragma("foreign_keys", False)
+        _create_or_check(connection, path)
+    except apsw.Error as exc:
+        raise ConfigurationError(f"log file {path} cannot be opened for writing: {exc}") from exc
+    return connection
+
+
+def _create_or_check(connection: apsw.Connection, path: str) -> None:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE") if not connection.in_transaction else None
+        version = cast(int, connection.pragma("user_version"))
+        if version > FORMAT:
+            raise ConfigurationError(
+                f"log file {path} has format {version}; this version reads up to {FORMAT}: use a newer eventstreams"
+            )
+        if version == 0:
+            connection.execute(SCHEMA)
+            connection.execute("INSERT INTO about VALUES ('cluster', ?)", (uuid.uuid4().hex,))
+            connection.pragma("user_version", FORMAT)
+
+
+def cluster(connection: apsw.Connection) -> str:
+    """Return the cluster id: random, made with the file."""
+    return cast(str, connection.execute("SELECT value FROM about WHERE name = 'cluster'").get)
+
+
+def unavailable(exc: apsw.Error) -> LogUnavailable:
+    """Return what SQLite's refusal means to callers: nothing was written."""
+    if isinstance(exc, apsw.FullError):
+        return LogUnavailable("the disk of the event log is full: nothing was stored")
+    return LogUnavailable(f"the event log cannot be used: {exc}")
+
+
+def create_topic(connection: apsw.Connection, topic: str, count: int) -> None:
+    """Make the partitions 0 to count - 1 that are missing."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO partitions (topic, number, earliest, next, reach, bytes) VALUES (?, ?, 0, 0, ?, 0)",
+        [(topic, number, NO_REACH) for number in range(count)],
+    )
+
+
+class Appender:
+    """Writes batches in transactions of the caller; chooses partitions by key, else in turn."""
+
+    def __init__(self, connection: apsw.Connection, default_partitions: int) -> None:
+        self._connection = connection
+        self._default_partitions = default_partitions
+        self._turn = 0
+
+    def append(self, records: Iterable[NewRecord], now: int) -> list[Record]:
+        """Insert the records and return them as stored. Call within a transaction; `now` in ms."""
+        states: dict[str, list[list[int]]] = {}
+        rows: list[tuple[Any, ...]] = []
+        stored: list[Record] = []
+        for new in records:
+            partitions = states.get(new.topic) or states.setdefault(new.topic, self._load(new.topic))
+            number = self._choose(new.key, len(partitions))
+            state = partitions[number]
+            partition_id, offset, reach, _ = state
+            timestamp = now if new.timestamp is None else new.timestamp
+            state[1], state[2] = offset + 1, max(reach, timestamp)
+            state[3] += len(new.value)
+            rows.append((partition_id, offset, timestamp, state[2], now, new.key, new.value))
+            stored.append(Record(new.topic, number, offset, timestamp, new.value, new.key))
+        self._connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        changed = [(s[1], s[2], s[3], s[0]) for partitions in states.values() for s in partitions]
+        self._connection.executemany(
+            "UPDATE partitions SET next = ?, reach = ?, bytes = bytes + ? WHERE id = ?", changed
+        )
+        return stored
+
+    def _load(self, topic: str) -> list[list[int]]:
+        query = "SELECT id, next, reach, 0 FROM partitions WHERE topic = ? ORDER BY number"
+        found = [list(row) for row in self._connection.execute(query, (topic,))]
+        if not found:
+            create_topic(self._connection, topic, self._default_partitions)
+            found = [list(row) for row in self._connection.execute(query, (topic,))]
+        return cast(list[list[int]], found)
+
+    def _choose(self, key: bytes | None, count: int) -> int:
+        if key is not None:
+            return zlib.crc32(key) % count
+        self._turn += 1
+        return self._turn % count
+
+
+def partition_row(connection: apsw.Connection, partition: TopicPartition) -> tuple[int, int, int] | None:
+    """Return (id, earliest, next) of a partition, None when there is none."""
+    row = connection.execute(
+        "SELECT id, earliest, next FROM partitions WHERE topic = ? AND number = ?", partition
+    ).fetchone()
+    return cast("tuple[int, int, int] | None", row)
+
+
+def partition_numbers(connection: apsw.Connection, topic: str) -> Sequence[int]:
+    """Return the numbers of a topic's partitions, ascending."""
+    query = "SELECT number FROM partitions WHERE topic = ? ORDER BY number"
+    return [cast(int, number) for (number,) in connection.execute(query, (topic,))]
+
+
+def offset_at_time(connection: apsw.Connection, partition_id: int, timestamp: int) -> int | None:
+    """Return the offset of the first record whose timestamp is at or after this one, None past the last."""
+    row = connection.execute(
+        'SELECT "offset", timestamp FROM records WHERE partition = ? AND reach >= ? ORDER BY reach, "offset" LIMIT 1',
+        (partition_id, timestamp),
+    ).fetchone()
+    if row is not None and row[1] < timestamp:
+        # What reached that time was removed since; the oldest records still carry its reach.
+        row = connection.execute(
+            'SELECT "offset" FROM records WHERE partition = ? AND "offset" > ? AND timestamp >= ?'
+            ' ORDER BY "offset" LIMIT 1',
+            (partition_id, row[0], timestamp),
+        ).fetchone()
+    return None if row is None else cast(int, row[0])
+
+
+def select(connection: apsw.Connection, partition_id: int, start: int, stop: int, limit: int) -> apsw.Cursor:
+    """Iterate over (offset, timestamp, value, key) with start <= offset < stop, ascending, at most `limit`."""
+    return connection.execute(
+        'SELECT "offset", timestamp, value, key FROM records'
+        ' WHERE partition = ? AND "offset" >= ? AND "offset" < ? ORDER BY "offset" LIMIT ?',
+        (partition_id, start, stop, limit),
+    )
+
+
+def delete_before(connection: apsw.Connection, partition_id: int, offset: int) -> None:
+    """Remove the records below an offset. Call within a transaction."""
+    removed = connection.execute(
+        'SELECT coalesce(sum(length(value)), 0) FROM records WHERE partition = ? AND "offset" < ?',
+        (partition_id, offset),
+    ).get
+    connection.execute('DELETE FROM records WHERE partition = ? AND "offset" < ?', (partition_id, offset))
+    connection.execute(
+        "UPDATE partitions SET earliest = max(earliest, ?), bytes = bytes - ? WHERE id = ?",
+        (offset, removed, partition_id),
+    )
+
+
+def expire(connection: apsw.Connection, appended_before: int, max_bytes: int) -> None:
+    """Remove what is too old (ms, by the time of appending) or over a partition's bytes. Call within a transaction."""
+    partitions = cast(
+        "list[tuple[int, int, int]]", connection.execute("SELECT id, next, bytes FROM partitions").fetchall()
+    )
+    for partition_id, next_offset, held in partitions:
+        keep = connection.execute(
+            'SELECT "offset" FROM records WHERE partition = ? AND appended >= ? ORDER BY "offset" LIMIT 1',
+            (partition_id, appended_before),
+        ).fetchone()
+        cut = next_offset if keep is None else cast(int, keep[0])
+        if held > max_bytes:
+            cut = max(cut, _offset_within(connection, partition_id, max_bytes, next_offset))
+        delete_before(connection, partition_id, cut)
+
+
+def _offset_within(connection: apsw.Connection, partition_id: int, max_bytes: int, next_offset: int) -> int:
+    """Return the lowest offset from which on the values are within `max_bytes`; the newest record always stays."""
+    total, lowest = 0, next_offset
+    newest_first = 'SELECT "offset", length(value) FROM records WHERE partition = ? ORDER BY "offset" DESC'
+    for offset, size in connection.execute(newest_first, (partition_id,)):
+        total += cast(int, size)
+        if total > max_bytes and lowest < next_offset:
+            break
+        lowest = cast(int, offset)
+    return lowest

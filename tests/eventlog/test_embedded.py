@@ -1,0 +1,156 @@
+"""What only the embedded log promises: the file, several processes, retention."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import apsw
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eventstreams.errors import ConfigurationError, LogUnavailable
+from eventstreams.eventlog.embedded.log import EmbeddedOptions, open_embedded
+from eventstreams.eventlog.open import open_log
+from eventstreams.positions import AtTime
+from eventstreams.records import NewRecord, Record, TopicPartition
+
+P = TopicPartition("t", 0)
+
+WRITER = """
+import asyncio, sys
+from eventstreams.eventlog.embedded.log import open_embedded
+from eventstreams.records import NewRecord
+
+async def main():
+    async with open_embedded(sys.argv[1]) as log:
+        while True:
+            outcomes = await log.append([NewRecord("t", b"x" * 500)] * 5)
+            print(outcomes[-1].offset, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_acknowledged_records_survive_kill_and_reach_other_processes(tmp_path: Path) -> None:
+    path = str(tmp_path / "events.db")
+    async with open_embedded(path) as log:
+        await log.create_topic("t")
+        reader = await log.open_reader({P: 0})
+        writer = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WRITER, path, stdout=asyncio.subprocess.PIPE
+        )
+        assert writer.stdout is not None
+        acknowledged = -1
+        while acknowledged < 200:
+            acknowledged = int(await writer.stdout.readline())
+        assert (await reader.read(10, 30.0))[0].offset == 0
+        writer.send_signal(signal.SIGKILL)
+        acknowledged = max([acknowledged, *(int(line) for line in (await writer.stdout.read()).split())])
+        await writer.wait()
+    async with open_embedded(path) as log:
+        assert (await log.extents([P]))[P].end > acknowledged
+        block = await log.fetch(P, acknowledged, acknowledged + 1, 1000)
+        assert [r.offset for r in block.records] == [acknowledged]
+
+
+async def test_log_survives_a_restart_with_its_cluster(tmp_path: Path) -> None:
+    path = str(tmp_path / "events.db")
+    async with open_embedded(path) as log:
+        cluster = log.cluster
+        await log.append([NewRecord("t", b"a", b"k", 5)])
+    async with open_embedded(path) as log:
+        assert log.cluster == cluster
+        assert (await log.fetch(P, 0, 9, 99)).records == [Record("t", 0, 0, 5, b"a", b"k")]
+
+
+async def test_newer_format_is_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "events.db")
+    async with open_embedded(path):
+        pass
+    connection = apsw.Connection(path)
+    connection.pragma("user_version", 99)
+    connection.close()
+    with pytest.raises(ConfigurationError, match="has format 99; this version reads up to 1"):
+        async with open_embedded(path):
+            pass
+
+
+async def test_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(ConfigurationError, match=r"log file .*events\.db cannot be opened for writing"):
+        async with open_embedded(str(path)):
+            pass
+
+
+async def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match="cannot be made"):
+        async with open_embedded(str(tmp_path / "file" / "events.db")):
+            pass
+
+
+@pytest.mark.parametrize("url", ["", "embedded:", "redis://x", "events.db"])
+def test_open_log_says_what_it_expects(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="expected embedded:PATH"):
+        open_log(url)
+
+
+async def test_full_disk_stores_nothing_of_a_batch_and_later_appends_work(tmp_path: Path) -> None:
+    async with open_embedded(str(tmp_path / "events.db")) as log:
+        await log.append([NewRecord("t", b"first")])
+        connection = log._write_connection
+        pages = connection.pragma("page_count")
+        connection.pragma("max_page_count", int(str(pages)) + 5)
+        outcomes = await log.append([NewRecord("t", b"small"), NewRecord("t", b"x" * 1_000_000)])
+        assert [str(o) for o in outcomes if isinstance(o, LogUnavailable)] == [
+            "the disk of the event log is full: nothing was stored"
+        ] * 2
+        connection.pragma("max_page_count", 1_000_000)
+        (record,) = await log.append([NewRecord("t", b"after")])
+        assert isinstance(record, Record)
+        assert record.offset == 1
+
+
+async def test_retention_by_bytes_keeps_the_newest(tmp_path: Path) -> None:
+    options = EmbeddedOptions(retention_bytes=250)
+    async with open_embedded(str(tmp_path / "events.db"), options) as log:
+        await log.append([NewRecord("t", b"x" * 100) for _ in range(10)])
+        await log.expire()
+        assert (await log.extents([P]))[P] == (8, 10)
+
+
+async def test_retention_by_age_goes_by_the_time_of_appending(tmp_path: Path) -> None:
+    async with open_embedded(str(tmp_path / "events.db"), EmbeddedOptions(retention_age=3600.0)) as log:
+        await log.append([NewRecord("t", b"recorded long ago", None, 1)])
+        await log.expire()
+        assert (await log.extents([P]))[P] == (0, 1)
+    async with open_embedded(str(tmp_path / "events.db"), EmbeddedOptions(retention_age=-3600.0)) as log:
+        await log.expire()
+        assert (await log.extents([P]))[P] == (1, 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 20), max_size=25), st.integers(0, 25), st.integers(-1, 21))
+def test_first_record_at_or_after_a_time_is_found_whatever_the_order(
+    timestamps: list[int], removed: int, wanted: int
+) -> None:
+    async def run() -> tuple[int, int]:
+        async with open_embedded(":memory:") as log:
+            await log.create_topic("t")
+            await log.append([NewRecord("t", b"x", None, ts) for ts in timestamps])
+            await log.delete_before(P, min(removed, len(timestamps)))
+            return (await log.resolve({P: AtTime(wanted)}))[P].offset, (await log.extents([P]))[P].earliest
+
+    offset, earliest = asyncio.run(run())
+    assert offset == expected(timestamps, earliest, wanted)
+
+
+def expected(timestamps: Sequence[int], earliest: int, wanted: int) -> int:
+    later = [i for i, ts in enumerate(timestamps) if i >= earliest and ts >= wanted]
+    return later[0] if later else len(timestamps)
