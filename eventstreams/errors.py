@@ -9,7 +9,7 @@ EventStreamsError
 +-- AssignmentError           a Last-Event-ID that cannot be used (family B)
 |   +-- InvalidAssignment, TopicNotAvailable, NoTopics
 +-- LogError                  the event log
-|   +-- UnknownTopic, OffsetOutOfRange, RecordTooLarge, LogFull, AppendTimeout, LogUnavailable
+|   +-- UnknownTopic, OffsetOutOfRange, RecordTooLarge, LogFull, AppendTimeout, LogUnavailable, LogRefused
 +-- SchemaError               schema repositories
     +-- SchemaNotFound, SchemaUnavailable, InsecureSchema, InvalidSchema
 """
@@ -216,6 +216,18 @@ class LogUnavailable(LogError):
 
     code = "log_unavailable"
     status = 503
+
+
+class LogRefused(LogError):
+    """The log refuses a topic (None: all) for good, by authorisation for instance; `errno` is Kafka's error code."""
+
+    code = "log_refused"
+
+    def __init__(self, message: str, *, topic: str | None = None, errno: int = -1, origin: str = "local") -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.errno = errno
+        self.origin = origin
 
 
 class SchemaError(EventStreamsError):

@@ -6,7 +6,7 @@ unchecked: stream names are configured ones, everything else is from a fixed set
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 
 class Metrics:
@@ -14,6 +14,62 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        r = self.registry
+        self._open = Gauge("eventstreams_connections", "Streams that are open", registry=r)
+        self._bytes = Counter("eventstreams_sent_bytes", "Bytes given to open streams", registry=r)
+        self._dropped = Counter("eventstreams_clients_dropped", "Streams that the server ended", ["reason"], registry=r)
+        self._skipped = Counter(
+            "eventstreams_records_skipped", "Records that are no event, left out of streams", ["reason"], registry=r
+        )
+        self._redacted = Counter("eventstreams_events_redacted", "Events that lost fields to redaction", registry=r)
+        self._replayed = Counter("eventstreams_replay_read_records", "Records read for replay", registry=r)
+        self._gaps = Counter("eventstreams_gaps", "Times that retention had passed a client's cursor", registry=r)
+        self._gap_offsets = Counter("eventstreams_gap_offsets", "Offsets that such clients missed", registry=r)
+        self._failures = Counter("eventstreams_log_failures", "Failed reads of the live log", ["code"], registry=r)
+        self._live = Counter("eventstreams_live_records", "Records read for live delivery", registry=r)
+        self._delivery = Histogram(
+            "eventstreams_delivery_seconds", "Time to deliver a batch to all at the head", registry=r
+        )
+
+    # -- subscriptions
+
+    def connections_open(self, count: int) -> None:
+        """So many streams are open now."""
+        self._open.set(count)
+
+    def bytes_sent(self, count: int) -> None:
+        """Bytes were given to sockets."""
+        self._bytes.inc(count)
+
+    def client_dropped(self, reason: str) -> None:
+        """The server ended a stream; `reason` is a fixed word or an error's code."""
+        self._dropped.labels(reason).inc()
+
+    def record_skipped(self, reason: str) -> None:
+        """A record was left out; `reason` is a fixed phrase."""
+        self._skipped.labels(reason).inc()
+
+    def event_redacted(self) -> None:
+        """An event lost fields."""
+        self._redacted.inc()
+
+    def block_read(self, records: int) -> None:
+        """A block was read from the log for replay."""
+        self._replayed.inc(records)
+
+    def gap(self, offsets: int) -> None:
+        """A client was told of a gap."""
+        self._gaps.inc()
+        self._gap_offsets.inc(offsets)
+
+    def pump_failed(self, code: str) -> None:
+        """The live reader met an error."""
+        self._failures.labels(code).inc()
+
+    def batch_delivered(self, records: int, seconds: float) -> None:
+        """A live batch was delivered."""
+        self._live.inc(records)
+        self._delivery.observe(seconds)
 
     def exposition(self) -> bytes:
         """Return the registry in Prometheus' text format."""

@@ -361,21 +361,25 @@ def fetch(connection: apsw.Connection, partition: TopicPartition, start: int, st
     """Read a block on this connection. Raises: UnknownTopic, OffsetOutOfRange."""
     with connection:
         # One read transaction: what retention removes meanwhile is either all here or out of range.
-        partition_id, earliest, end = known(connection, partition)
-        if start < earliest:
-            raise OffsetOutOfRange(partition, start, earliest)
-        topic, number = partition
-        records: list[Record] = []
-        size = 0
-        for offset, timestamp, value, key in storage.select(connection, partition_id, start, stop, FETCH_ROWS):
-            records.append(Record(topic, number, offset, timestamp, value, key))
-            size += len(value)
-            if size >= max_bytes:
-                break
-        else:
-            if len(records) < FETCH_ROWS:
-                return Block(records, max(start, min(stop, end)))
+        block = _fetch(connection, partition, start, stop, max_bytes)
+    return block  # noqa: RET504 - a return within the context is one that mypy takes for swallowed
+
+
+def _fetch(connection: apsw.Connection, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
+    partition_id, earliest, end = known(connection, partition)
+    if start < earliest:
+        raise OffsetOutOfRange(partition, start, earliest)
+    topic, number = partition
+    records: list[Record] = []
+    size = 0
+    for offset, timestamp, value, key in storage.select(connection, partition_id, start, stop, FETCH_ROWS):
+        records.append(Record(topic, number, offset, timestamp, value, key))
+        size += len(value)
+        if size >= max_bytes:
+            return Block(records, offset + 1)
+    if len(records) == FETCH_ROWS:
         return Block(records, records[-1].offset + 1)
+    return Block(records, max(start, min(stop, end)))
 
 
 def _offset_of(connection: apsw.Connection, partition: TopicPartition, position: Position) -> int:

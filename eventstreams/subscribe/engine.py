@@ -1,0 +1,367 @@
+"""The subscription engine of one process: tail, pump, replay, groups; opened once, closed last.
+
+Everything below runs on one event loop. A batch is appended to the tail and delivered to every head in one go, without
+an await between: so whenever other code runs, each head stands at the end of arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from eventstreams.errors import EventStreamsError, FilterError, LogRefused
+from eventstreams.eventlog.base import EventLog
+from eventstreams.metrics import Metrics
+from eventstreams.positions import Cursor, Next
+from eventstreams.records import TopicPartition
+from eventstreams.subscribe.blocks import BlockCache
+from eventstreams.subscribe.frames import EventIds, Gap
+from eventstreams.subscribe.group import Chunk, Filter, Group, Head, Shape
+from eventstreams.subscribe.pump import Pump
+from eventstreams.subscribe.rendering import Item, Redaction, Renderer
+from eventstreams.subscribe.replay import Replay
+from eventstreams.subscribe.subscription import Subscription
+from eventstreams.subscribe.tail import Tail
+from eventstreams.subscribe.wire import Wire
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Sizes in bytes, times in seconds."""
+
+    tail_bytes: int = 64 * 1024 * 1024
+    block_cache_bytes: int = 64 * 1024 * 1024
+    step_cache_bytes: int = 32 * 1024 * 1024
+    heartbeat: float = 15.0
+    flush_interval: float = 0.02
+    send_timeout: float = 60.0
+    grace: float = 30.0
+    partition_refresh: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a client is sent what it sees: `positions` is id, event or off; `chunked` for the direct path."""
+
+    json_lines: bool = False
+    canary: bool = True
+    positions: str = "id"
+    chunked: bool = False
+
+
+TICK = 1.0
+"""Seconds between looks at idle groups; a heartbeat is late by at most this."""
+
+GATHER_FROM = 0.001
+"""Seconds that a delivery may take before the next one gathers: below it, an event goes out at once."""
+
+GATHER_FACTOR = 2.0
+"""Gathering lasts this many deliveries: a third of the time then goes into fixed costs, whatever the load."""
+
+DRAIN_PER_CLIENT = 0.0002
+"""Seconds between two endings in a drain: 10,000 clients in two seconds."""
+
+
+class Engine:
+    """Serves subscriptions from one event log."""
+
+    def __init__(
+        self, log: EventLog, options: EngineOptions, metrics: Metrics, *, redaction: Redaction | None = None
+    ) -> None:
+        self.log = log
+        self.options = options
+        self.metrics = metrics
+        self.tail = Tail(options.tail_bytes)
+        self.blocks = BlockCache(log, options.block_cache_bytes, metrics)
+        self.replay = Replay(self.blocks, self.tail, options.step_cache_bytes)
+        self.pump = Pump(log, self.tail, metrics, grace=options.grace, deliver=self._deliver)
+        self.closing = False
+        self._renderer = Renderer(redaction, metrics)
+        self._heads: dict[tuple[TopicPartition, ...], Head] = {}
+        self._groups: dict[Shape, Group] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._bell: asyncio.Future[None] | None = None
+        self._emptied = asyncio.Event()
+
+    # -- the open engine
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Engine]:
+        """Run pump and heartbeats while the context lasts; on leaving, every connection is dropped."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            own = [tasks.create_task(job, name=name) for name, job in self._jobs()]
+            try:
+                yield self
+            finally:
+                self.closing = True
+                for subscription in self.subscriptions():
+                    subscription.abort()
+                    subscription.close()
+                for task in own:
+                    task.cancel()
+                await self.replay.aclose()
+                await self.blocks.aclose()
+
+    def _jobs(self) -> list[tuple[str, Coroutine[None, None, None]]]:
+        return [("pump", self.pump.run()), ("heartbeats", self._tick()), ("partitions", self._refresh())]
+
+    def spawn(self, job: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run a subscription's task; it ends with the engine at the latest."""
+        assert self._tasks is not None
+        return self._tasks.create_task(job, name="subscription")
+
+    @property
+    def bell(self) -> asyncio.Future[None]:
+        """Return what rings at the next batch. Take it before reading, wait on it after: no growth is missed."""
+        if self._bell is None:
+            self._bell = asyncio.get_running_loop().create_future()
+        return self._bell
+
+    def _ring(self) -> None:
+        if self._bell is not None:
+            bell, self._bell = self._bell, None
+            bell.set_result(None)
+
+    def subscriptions(self) -> list[Subscription]:
+        """Return all that are open."""
+        return [member for group in self._groups.values() for member in group.members]
+
+    # -- coming and going
+
+    async def subscribe(
+        self, cursor: Cursor, wire: Wire, form: Form, *, filter_: Filter | None = None, gaps: Sequence[Gap] = ()
+    ) -> Subscription:
+        """Open a subscription at `cursor` on `wire` and write its first bytes.
+
+        Raises: UnknownTopic, LogUnavailable.
+        """
+        partitions = tuple(cursor)
+        await self.pump.watch(partitions)
+        key = Shape(
+            partitions, filter_.key if filter_ else None, form.canary, form.json_lines, form.positions, form.chunked
+        )
+        subscription = Subscription(self, self._group(key, filter_), EventIds(self._with_times(cursor)), wire)
+        subscription.start(list(gaps))
+        return subscription
+
+    def _group(self, shape: Shape, filter_: Filter | None) -> Group:
+        group = self._groups.get(shape)
+        if group is None:
+            group = self._groups[shape] = Group(shape, filter_, self._renderer)
+        return group
+
+    def _with_times(self, cursor: Cursor) -> Cursor:
+        """Give each partition that has none the time of its last readable record, where the tail knows it."""
+        full = cursor.copy()
+        full.cluster = self.log.cluster
+        for partition, next_ in cursor.items():
+            held = self.tail.partitions.get(partition)
+            if next_.timestamp is None and held is not None and next_.offset == held.end:
+                full.move(partition, Next(next_.offset, held.timestamp))
+        return full
+
+    def enter_head(self, subscription: Subscription, last_id: bytes | None) -> None:
+        """Take a subscription that has caught up in, to be written to with its group."""
+        group = subscription.group
+        head = self._heads.get(group.shape.partitions)
+        if head is None:
+            head = self._heads[group.shape.partitions] = Head(subscription.ids.copy(), self.tail.next_seq)
+        self._raise_head(head)
+        if not group.at_head:
+            if not group.lagging:
+                group.forget_recent()
+            group.last_write, group.id_sent = time.monotonic(), last_id
+        head.groups.add(group)
+        group.at_head.add(subscription)
+
+    def _raise_head(self, head: Head) -> None:
+        """Move a head where the tail has: past offsets without records, and to times learned since."""
+        for partition in head.ids.partitions:
+            held = self.tail.partitions[partition]
+            here = head.ids[partition]
+            if held.end > here.offset or (here.timestamp is None and held.timestamp is not None):
+                head.ids.move(partition, held.next)
+
+    def head_ids(self, group: Group) -> EventIds:
+        """Return a cursor of its own at the head of a group."""
+        return self._heads[group.shape.partitions].ids.copy()
+
+    def leave(self, subscription: Subscription, watched: Sequence[TopicPartition]) -> None:
+        """Forget a subscription, and its group and head with the last one."""
+        group = subscription.group
+        group.members.discard(subscription)
+        self._drop_if_empty(group)
+        self.pump.unwatch(watched)
+
+    def _drop_if_empty(self, group: Group) -> None:
+        if group.members:
+            return
+        self._groups.pop(group.shape, None)
+        if not self._groups:
+            self._emptied.set()
+        head = self._heads.get(group.shape.partitions)
+        if head is not None:
+            head.groups.discard(group)
+            if not head.groups:
+                del self._heads[group.shape.partitions]
+
+    # -- delivering
+
+    def _deliver(self, items: Sequence[Item]) -> float:
+        started = time.monotonic()
+        if not items:
+            self._detach_overtaken()
+        else:
+            for head in self._heads.values():
+                entries = head.advance(items, self.tail.next_seq)
+                if entries:
+                    self._deliver_head(head, entries, started)
+            for item in items:
+                item.forget()
+        self._ring()
+        spent = time.monotonic() - started
+        self.metrics.batch_delivered(len(items), spent)
+        return 0.0 if spent < GATHER_FROM else min(self.options.flush_interval, GATHER_FACTOR * spent)
+
+    def _deliver_head(self, head: Head, entries: list[tuple[Item, bytes]], now: float) -> None:
+        ids: EventIds | None = None
+        for group in head.groups:
+            if not group.at_head and not group.lagging:
+                continue
+            body, last_id = group.render(entries)
+            if not body:
+                continue
+            ids = ids or head.ids.copy()
+            chunk = Chunk(group.envelope(body), head.seq, ids)
+            group.keep(chunk)
+            self._write_group(group, chunk, last_id, now)
+
+    def _write_group(self, group: Group, chunk: Chunk, last_id: bytes | None, now: float) -> None:
+        group.last_write, group.id_sent = now, last_id
+        self.metrics.bytes_sent(len(chunk.body) * len(group.at_head))
+        for subscription in tuple(group.at_head):
+            subscription.deliver(chunk, last_id, now)
+
+    def _detach_overtaken(self) -> None:
+        """A partition began anew (retention passed the pump): its subscribers go on by themselves, and see the gap."""
+        for head in list(self._heads.values()):
+            held = [(p, self.tail.partitions.get(p)) for p in head.ids.partitions]
+            if any(tail is not None and tail.start > head.ids.offset(p) for p, tail in held):
+                for group in list(head.groups):
+                    for subscription in list(group.members):
+                        subscription.detach()
+                        subscription.resume()
+                    head.groups.discard(group)
+                del self._heads[head.ids.partitions]
+
+    # -- time
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            now = time.monotonic()
+            if isinstance(self.pump.broken, LogRefused):
+                self._end_refused(self.pump.broken)
+            for head in list(self._heads.values()):
+                for group in list(head.groups):
+                    if group.at_head and now - group.last_write >= self.options.heartbeat:
+                        self._beat(head, group, now)
+            for group in list(self._groups.values()):
+                if group.filter is not None and group.filter.over_budget:
+                    self._end_costly(group)
+
+    def _beat(self, head: Head, group: Group, now: float) -> None:
+        body, last_id = group.heartbeat(head.ids, group.id_sent)
+        chunk = Chunk(group.envelope(body), head.seq, head.ids.copy())
+        group.keep(chunk)
+        self._write_group(group, chunk, last_id, now)
+
+    def _end_costly(self, group: Group) -> None:
+        for subscription in list(group.members):
+            subscription.fail(FilterError("this filter takes more than its share of the server's time"))
+
+    def _end_refused(self, exc: LogRefused) -> None:
+        """The log refuses a topic for good: its subscribers are told, and ended."""
+        for subscription in self.subscriptions():
+            if exc.topic is None or any(p.topic == exc.topic for p in subscription.group.shape.partitions):
+                subscription.fail(exc)
+
+    def error_body(self, exc: EventStreamsError) -> Mapping[str, object]:
+        """Return the body of `event: error`: the original's shape for errors of the log."""
+        if isinstance(exc, LogRefused):
+            return {"message": exc.message, "code": exc.errno, "errno": exc.errno, "origin": exc.origin}
+        return {"message": exc.message, "code": exc.code, "origin": "eventstreams"}
+
+    async def _refresh(self) -> None:
+        """Take up partitions that were added to the topics of open subscriptions."""
+        while True:
+            await asyncio.sleep(self.options.partition_refresh)
+            try:
+                await self.refresh_partitions()
+            except EventStreamsError as exc:
+                logger.warning("looking for new partitions failed: %s", exc)
+
+    async def refresh_partitions(self) -> None:
+        """Look for new partitions now; who subscribes to all of a topic goes on over them too, from their earliest."""
+        topics = {p.topic for shape in self._groups for p in shape.partitions}
+        now = {topic: tuple(await self.log.partitions(topic)) for topic in topics}
+        for group in list(self._groups.values()):
+            new = new_partitions(group.shape.partitions, now)
+            if new:
+                await self._widen(group, new)
+
+    async def _widen(self, group: Group, new: Sequence[TopicPartition]) -> None:
+        shape = group.shape._replace(partitions=group.shape.partitions + tuple(new))
+        extents = await self.log.extents(new)
+        for subscription in list(group.members):
+            await self.pump.watch(new)
+            cursor = subscription.position().cursor()
+            for partition in new:
+                cursor.move(partition, Next(extents[partition].earliest))
+            subscription.move_to(self._group(shape, group.filter), EventIds(cursor))
+        self._drop_if_empty(group)
+
+    # -- the end
+
+    async def drain(self, window: float) -> None:
+        """End every subscription cleanly within `window` seconds, each with its own time to come back."""
+        deadline = asyncio.get_running_loop().time() + window
+        self._emptied.clear()
+        open_ones = self.subscriptions()
+        random.shuffle(open_ones)
+        pace = min(DRAIN_PER_CLIENT, 0.5 * window / max(1, len(open_ones)))
+        for number, subscription in enumerate(open_ones):
+            subscription.say_goodbye(random.randint(1000, 1000 + int(window * 1000)))
+            if number % 100 == 99:
+                await asyncio.sleep(100 * pace)
+        try:
+            async with asyncio.timeout_at(deadline):
+                if self._groups:
+                    await self._emptied.wait()
+        except TimeoutError:
+            logger.warning("a drain dropped %s streams that took nothing more", len(self.subscriptions()))
+        for subscription in self.subscriptions():
+            subscription.abort()
+
+
+def new_partitions(held: Sequence[TopicPartition], now: Mapping[str, Sequence[TopicPartition]]) -> list[TopicPartition]:
+    """Return what a subscription to `held` is to be given beside, of the partitions that there are now.
+
+    One over fewer partitions than a topic has had (its Last-Event-ID named some) is left as it is; of one over the
+    first n, those from n on are new.
+    """
+    new: list[TopicPartition] = []
+    for topic in dict.fromkeys(p.topic for p in held):
+        numbers = {p.partition for p in held if p.topic == topic}
+        if numbers != set(range(len(numbers))):
+            return []
+        new += [p for p in now[topic] if p.partition >= len(numbers)]
+    return new

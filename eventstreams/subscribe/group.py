@@ -1,0 +1,156 @@
+"""Subscriptions that are sent the same bytes: each batch is rendered once for all of them.
+
+A head is a list of partitions with its cursor in arrival order; groups over the same partitions share its ids. A
+group's recent chunks are kept, bounded by bytes: members that fall a little behind are sent the same bytes too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from eventstreams.records import Event, TopicPartition
+from eventstreams.subscribe import frames
+from eventstreams.subscribe.frames import EventIds
+from eventstreams.subscribe.rendering import Item, Renderer
+
+if TYPE_CHECKING:
+    from eventstreams.subscribe.subscription import Subscription
+
+RECENT_BYTES = 1024 * 1024
+"""Chunks that a group keeps for members a little behind."""
+
+
+class Filter(Protocol):
+    """Which events a subscription sees. Equal filters have equal keys."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether it takes more than its share of the process."""
+        ...
+
+    def matches(self, event: Event) -> bool:
+        """Return whether the event is to be sent. Never raises."""
+        ...
+
+
+class Shape(NamedTuple):
+    """What two subscriptions must have in common to be sent the same bytes; `filter_key` None is no filter."""
+
+    partitions: tuple[TopicPartition, ...]
+    filter_key: str | None
+    canary: bool
+    json_lines: bool
+    positions: str
+    chunked: bool
+
+
+class Chunk(NamedTuple):
+    """Ready bytes, and where the cursor stands after them."""
+
+    body: bytes
+    seq: int
+    ids: EventIds
+
+
+class Group:
+    """The subscriptions of one shape, and the bytes that they share."""
+
+    def __init__(self, shape: Shape, filter_: Filter | None, renderer: Renderer) -> None:
+        self.shape = shape
+        self.filter = filter_
+        self.members: set[Subscription] = set()
+        self.at_head: set[Subscription] = set()
+        self.lagging = 0
+        self.recent: deque[Chunk] = deque()
+        self.first_recent = 0
+        self.recent_bytes = 0
+        self.last_write = 0.0
+        self.id_sent: bytes | None = None
+        self._renderer = renderer
+
+    @property
+    def end_recent(self) -> int:
+        """Return the number of the chunk that comes next."""
+        return self.first_recent + len(self.recent)
+
+    def frame(self, item: Item, event_id: bytes) -> bytes:
+        """Return the frame of one item, empty when this group is not to see it."""
+        data = item.data(self._renderer)
+        if not data or (not self.shape.canary and item.is_canary()):
+            return b""
+        if self.filter is not None:
+            event = item.event()
+            if event is None or not self.filter.matches(event):
+                return b""
+        if self.shape.json_lines:
+            return data + b"\n"
+        return frames.message_frame(event_id, data)
+
+    def envelope(self, body: bytes) -> bytes:
+        """Put ready frames into the transfer coding of the group."""
+        return frames.http_chunk(body) if self.shape.chunked else body
+
+    def heartbeat(self, ids: EventIds, last_id: bytes | None) -> tuple[bytes, bytes | None]:
+        """Return what keeps an idle connection alive and tells how far it has come, and the id it tells."""
+        if self.shape.json_lines:
+            return frames.HEARTBEAT_JSON, None
+        event_id = ids.id()
+        if self.shape.positions == "off" or event_id == last_id:
+            return frames.HEARTBEAT_SSE, last_id
+        return self.position_block(event_id), event_id
+
+    def position_block(self, event_id: bytes) -> bytes:
+        """Return the block that tells a client where it stands, in the form that it asked for."""
+        if self.shape.json_lines or self.shape.positions == "off":
+            return b""
+        return frames.cursor_frame(event_id) if self.shape.positions == "event" else frames.id_block(event_id)
+
+    def render(self, entries: Sequence[tuple[Item, bytes]]) -> tuple[bytes, bytes | None]:
+        """Return the frames of the items that this group sees, and the id of the last one."""
+        parts: list[bytes] = []
+        last: bytes | None = None
+        for item, event_id in entries:
+            frame = self.frame(item, event_id)
+            if frame:
+                parts.append(frame)
+                last = event_id
+        return b"".join(parts), last
+
+    def keep(self, chunk: Chunk) -> None:
+        """Remember a chunk for members a little behind; the oldest go first."""
+        self.recent.append(chunk)
+        self.recent_bytes += len(chunk.body)
+        while self.recent_bytes > RECENT_BYTES and len(self.recent) > 1:
+            self.recent_bytes -= len(self.recent.popleft().body)
+            self.first_recent += 1
+
+    def forget_recent(self) -> None:
+        """Drop the chunks: nobody follows them."""
+        self.first_recent = self.end_recent
+        self.recent.clear()
+        self.recent_bytes = 0
+
+
+class Head:
+    """Where arrival stands for one list of partitions, and the groups that are there."""
+
+    def __init__(self, ids: EventIds, seq: int) -> None:
+        self.ids = ids
+        self.seq = seq
+        self.groups: set[Group] = set()
+
+    def advance(self, items: Sequence[Item], seq: int) -> list[tuple[Item, bytes]]:
+        """Move past a batch; return its items of these partitions, each with the id just after it."""
+        ids = self.ids
+        entries: list[tuple[Item, bytes]] = []
+        for item in items:
+            if item.partition in ids:
+                ids.advance(item.partition, item.record)
+                entries.append((item, ids.id()))
+        self.seq = seq
+        return entries

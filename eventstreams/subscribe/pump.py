@@ -1,0 +1,168 @@
+"""The one reader of the log per process: it fills the tail for all partitions that somebody is subscribed to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Sequence
+
+from eventstreams.errors import LogError, OffsetOutOfRange, UnknownTopic
+from eventstreams.eventlog.base import EventLog, LogReader
+from eventstreams.metrics import Metrics
+from eventstreams.records import TopicPartition
+from eventstreams.subscribe.rendering import Item
+from eventstreams.subscribe.tail import Tail
+
+logger = logging.getLogger(__name__)
+
+READ_LIMIT = 500
+"""Records a read: a few ms of rendering, so that heartbeats and new clients are not held up."""
+
+READ_TIMEOUT = 1.0
+"""Seconds a read waits; only bounds how long a dead reader goes unnoticed."""
+
+RETRY_DELAY = 0.25
+"""Seconds between attempts while the log is away; first and doubled up to RETRY_DELAY_MAX."""
+
+RETRY_DELAY_MAX = 5.0
+
+Deliver = Callable[[Sequence[Item]], float]
+"""Given the items of a batch, delivers them to all at the head; returns the seconds to gather before the next."""
+
+
+class Pump:
+    """Watches partitions for subscribers, by count; reads while there is any."""
+
+    def __init__(self, log: EventLog, tail: Tail, metrics: Metrics, *, grace: float, deliver: Deliver) -> None:
+        self._log = log
+        self._tail = tail
+        self._metrics = metrics
+        self._grace = grace
+        self._deliver = deliver
+        self._watchers: dict[TopicPartition, int] = {}
+        self._leaving: dict[TopicPartition, asyncio.TimerHandle] = {}
+        self._starting: dict[TopicPartition, asyncio.Future[None]] = {}
+        self._reader: LogReader | None = None
+        self._wanted = asyncio.Event()
+        self.broken: LogError | None = None
+        """Why the log cannot be read just now; None when it can."""
+
+    async def watch(self, partitions: Collection[TopicPartition]) -> None:
+        """Count a subscriber in; returns when the tail covers each partition from its end of this moment on.
+
+        Raises: UnknownTopic, LogUnavailable; then nothing was counted.
+        """
+        for partition in partitions:
+            self._watchers[partition] = self._watchers.get(partition, 0) + 1
+            leaving = self._leaving.pop(partition, None)
+            if leaving is not None:
+                leaving.cancel()
+        try:
+            await self._start([p for p in partitions if p not in self._tail.partitions])
+        except BaseException:
+            self.unwatch(partitions)
+            raise
+
+    async def _start(self, missing: Sequence[TopicPartition]) -> None:
+        mine = [p for p in missing if p not in self._starting]
+        others = [self._starting[p] for p in missing if p in self._starting]
+        if mine:
+            started = asyncio.get_running_loop().create_future()
+            self._starting.update(dict.fromkeys(mine, started))
+            try:
+                await self._assign(mine)
+            except BaseException as exc:
+                started.set_exception(exc if isinstance(exc, Exception) else LogError("start was cancelled"))
+                started.exception()  # Deliberate: retrieved here, so that no waiter is no warning.
+                raise
+            else:
+                started.set_result(None)
+            finally:
+                for partition in mine:
+                    del self._starting[partition]
+        for other in others:
+            await asyncio.shield(other)
+
+    async def _assign(self, partitions: Sequence[TopicPartition]) -> None:
+        extents = await self._log.extents(partitions)
+        ends = {partition: extents[partition].end for partition in partitions}
+        times = await asyncio.gather(*(self._log.last_timestamp(p, end) for p, end in ends.items()))
+        if self._reader is None:
+            self._reader = await self._log.open_reader(ends)
+        else:
+            await self._reader.assign(ends)
+        for (partition, end), timestamp in zip(ends.items(), times, strict=True):
+            self._tail.watch(partition, end, None if timestamp is None else timestamp + 1)
+        self._wanted.set()
+
+    def unwatch(self, partitions: Collection[TopicPartition]) -> None:
+        """Count a subscriber out; after the grace period a partition without any is not read any more."""
+        for partition in partitions:
+            left = self._watchers[partition] - 1
+            if left:
+                self._watchers[partition] = left
+                continue
+            del self._watchers[partition]
+            loop = asyncio.get_running_loop()
+            self._leaving[partition] = loop.call_later(self._grace, self._drop, partition)
+
+    def _drop(self, partition: TopicPartition) -> None:
+        self._leaving.pop(partition, None)
+        self._tail.unwatch(partition)
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Read and deliver until cancelled; survives every error of the log."""
+        delay = RETRY_DELAY
+        try:
+            while True:
+                try:
+                    await self._turn()
+                    delay, self.broken = RETRY_DELAY, None
+                except LogError as exc:
+                    self.broken = exc
+                    self._metrics.pump_failed(exc.code)
+                    logger.warning("reading the log failed: %s", exc, extra={"code": exc.code})
+                    await asyncio.sleep(delay)
+                    delay = min(2 * delay, RETRY_DELAY_MAX)
+        finally:
+            if self._reader is not None:
+                await self._reader.aclose()
+
+    async def _turn(self) -> None:
+        if self._reader is None or not self._tail.partitions:
+            self._wanted.clear()
+            await self._wanted.wait()
+        reader = self._reader
+        assert reader is not None
+        gone = [p for p in reader.positions() if p not in self._tail.partitions and p not in self._starting]
+        if gone:
+            await reader.unassign(gone)
+        try:
+            records = await reader.read(READ_LIMIT, READ_TIMEOUT)
+        except OffsetOutOfRange as exc:
+            await self._jump(reader, exc)
+            return
+        except UnknownTopic:
+            await self._leave_deleted(reader)
+            raise
+        items = self._tail.extend(records)
+        if items:
+            gather = self._deliver(items)
+            if gather > 0:
+                await asyncio.sleep(gather)
+
+    async def _jump(self, reader: LogReader, exc: OffsetOutOfRange) -> None:
+        """Retention overtook the pump: begin that partition anew; its subscribers notice and are told of the gap."""
+        logger.warning("retention passed the pump: %s", exc)
+        await reader.assign({exc.partition: exc.earliest})
+        if exc.partition in self._tail.partitions:
+            self._tail.watch(exc.partition, exc.earliest, None)
+            self._deliver(())
+
+    async def _leave_deleted(self, reader: LogReader) -> None:
+        """A topic was deleted: read on without it; it is taken up again should it come back."""
+        for partition in list(reader.positions()):
+            if not await self._log.partitions(partition.topic):
+                await reader.unassign([partition])
+                self._tail.unwatch(partition)

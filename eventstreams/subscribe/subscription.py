@@ -1,0 +1,364 @@
+"""One client's way through the log: on its own while it is behind, in its group once it has caught up.
+
+A subscription is a cursor and a wire. At the head it has neither task nor cursor of its own: the group writes to it.
+One whose bytes wait leaves the head and reads on at its own pace: the group's recent chunks, the tail, or the log,
+whichever still holds what comes next. That is all the flow control there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import orjson
+
+from eventstreams.errors import EventStreamsError, LogError, OffsetOutOfRange
+from eventstreams.positions import Next
+from eventstreams.subscribe import frames
+from eventstreams.subscribe.frames import EventIds, Gap
+from eventstreams.subscribe.group import Chunk, Group
+from eventstreams.subscribe.replay import STEP_BYTES
+from eventstreams.subscribe.wire import Wire
+
+if TYPE_CHECKING:
+    from eventstreams.subscribe.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+QUIET_POLL = 0.1
+"""Seconds until the log is asked again where it has nothing yet that the tail does not cover (an open transaction)."""
+
+LOG_RETRY = 1.0
+"""Seconds between attempts of one client while the log is away."""
+
+
+class Subscription:
+    """A client of one group. Begins with `start`, ends with `close`."""
+
+    __slots__ = (
+        "_chunk_no",
+        "_closed",
+        "_engine",
+        "_follows",
+        "_last_chunk",
+        "_last_id",
+        "_last_write",
+        "_task",
+        "_watched",
+        "_wire",
+        "group",
+        "ids",
+    )
+
+    def __init__(self, engine: Engine, group: Group, ids: EventIds, wire: Wire) -> None:
+        self._engine = engine
+        self.group = group
+        self.ids = ids
+        self._wire = wire
+        self._task: asyncio.Task[None] | None = None
+        self._watched = ids.partitions
+        self._follows = False
+        self._chunk_no = 0
+        self._last_chunk: Chunk | None = None
+        self._last_id: bytes | None = None
+        self._last_write = 0.0
+        self._closed = False
+        group.members.add(self)
+
+    def start(self, gaps: list[Gap]) -> None:
+        """Write the first bytes and go on from the starting cursor."""
+        shape = self.group.shape
+        if shape.json_lines:
+            body = frames.FIRST_BYTES_JSON
+        else:
+            self._last_id = self.ids.id()
+            body = frames.FIRST_BYTES_SSE + self.group.position_block(self._last_id)
+            if gaps:
+                body += frames.named_frame(b"gap", self._last_id, frames.gap_body(gaps))
+        self._write(body)
+        self.resume()
+
+    def resume(self) -> None:
+        """Go on reading: at once at the head where that is possible, else in a task of its own."""
+        if self._closed or self._task is not None:
+            return
+        self._task = self._engine.spawn(self._run())
+
+    # -- writing
+
+    def _write(self, body: bytes) -> bool:
+        return self._write_ready(self.group.envelope(body))
+
+    def _write_ready(self, chunk: bytes) -> bool:
+        self._last_write = time.monotonic()
+        self._engine.metrics.bytes_sent(len(chunk))
+        return self._wire.write(chunk)
+
+    def deliver(self, chunk: Chunk, last_id: bytes | None, now: float) -> None:
+        """Take the group's chunk at the head; leaves the head when its bytes have to wait."""
+        if not self._wire.write(chunk.body):
+            self._fall_behind(chunk, last_id, now)
+
+    def _fall_behind(self, chunk: Chunk, last_id: bytes | None, now: float) -> None:
+        self._last_write, self._last_id = now, last_id
+        group = self.group
+        group.at_head.discard(self)
+        group.lagging += 1
+        self._follows = True
+        self._chunk_no = group.end_recent
+        self._last_chunk = chunk
+        self.resume()
+
+    # -- reading on its own
+
+    async def _run(self) -> None:
+        try:
+            while not self._closed and not self._wire.closed:
+                await self._drained()
+                if self._closed or self._wire.closed or await self._advance():
+                    break
+        except EventStreamsError as exc:
+            self.fail(exc)
+        except Exception:
+            logger.exception("a subscription failed")
+            self._engine.metrics.client_dropped("internal_error")
+            self._wire.abort()
+        finally:
+            if self._task is asyncio.current_task():
+                self._task = None
+
+    def move_to(self, group: Group, ids: EventIds) -> None:
+        """Go on in another group (the partitions became more), from this cursor."""
+        self.detach()
+        self._cancel()
+        self._task = None
+        self.group.members.discard(self)
+        self.group, self.ids = group, ids
+        self._watched = ids.partitions
+        group.members.add(self)
+        self.resume()
+
+    async def _advance(self) -> bool:
+        """Read on by one chunk; return whether the head is reached."""
+        if self._follows and not self._follow():
+            return self._join_from_recent()
+        if self._follows:
+            return False
+        bell = self._engine.bell
+        if not self._covered():
+            await self._read_log()
+        elif not self._read_tail():
+            if self._arrived():
+                self._join()
+                return True
+            await self._wait(bell)
+        return False
+
+    async def _drained(self) -> None:
+        """Wait until the wire takes more; a client that takes nothing for the send timeout is closed."""
+        wire, left = self._wire, self._wire.waiting_bytes()
+        while True:
+            try:
+                async with asyncio.timeout(self._engine.options.send_timeout):
+                    await wire.drained()
+                return
+            except TimeoutError:
+                before, left = left, wire.waiting_bytes()
+                if left >= before:
+                    self._engine.metrics.client_dropped("stalled")
+                    logger.info("closed a client that took nothing for the send timeout")
+                    wire.abort()
+                    return
+
+    def _follow(self) -> bool:
+        """Write the next of the group's recent chunks; False when there is none."""
+        group = self.group
+        if self._chunk_no < group.first_recent:
+            self._leave_recent()
+            return True
+        if self._chunk_no == group.end_recent:
+            return False
+        chunk = group.recent[self._chunk_no - group.first_recent]
+        self._chunk_no += 1
+        self._last_chunk = chunk
+        self._write_ready(chunk.body)
+        return True
+
+    def _leave_recent(self) -> None:
+        """Go on by the own cursor: from the tail or the log."""
+        assert self._last_chunk is not None
+        self.ids = self._last_chunk.ids
+        self._stop_following()
+
+    def _stop_following(self) -> None:
+        if self._follows:
+            self._follows = False
+            self._last_chunk = None
+            self.group.lagging -= 1
+
+    def _join_from_recent(self) -> bool:
+        self._stop_following()
+        self._join()
+        return True
+
+    def _covered(self) -> bool:
+        tail, ids = self._engine.tail, self.ids
+        return all(
+            tail.covers(partition, next_.offset) for partition, next_ in zip(ids.partitions, ids.next, strict=True)
+        )
+
+    def _read_tail(self) -> bool:
+        """Write what the tail has past the own cursor, at most a step; False when there was nothing to pass."""
+        tail, group = self._engine.tail, self.group
+        ids = self.ids.copy()
+        first, _ = tail.seam(zip(ids.partitions, (next_.offset for next_ in ids.next), strict=True))
+        parts: list[bytes] = []
+        size, passed = 0, False
+        for item in tail.slice(first, tail.next_seq):
+            record = item.record
+            if item.partition not in ids or record.offset < ids.offset(item.partition):
+                continue
+            ids.advance(item.partition, record)
+            passed = True
+            event_id = ids.id()
+            frame = group.frame(item, event_id)
+            item.forget()
+            if frame:
+                parts.append(frame)
+                size += len(frame)
+                self._last_id = event_id
+                if size >= STEP_BYTES:
+                    break
+        self.ids = ids
+        if parts:
+            self._write(b"".join(parts))
+        return passed
+
+    def _arrived(self) -> bool:
+        """Whether arrival has reached the own cursor in every partition: else the head's ids would fall below it."""
+        tails = self._engine.tail.partitions
+        return all(tails[p].end >= next_.offset for p, next_ in zip(self.ids.partitions, self.ids.next, strict=True))
+
+    def _join(self) -> None:
+        self._engine.enter_head(self, self._last_id)
+
+    async def _read_log(self) -> None:
+        engine = self._engine
+        try:
+            step = await engine.replay.step(self.group, self.ids)
+        except OffsetOutOfRange as exc:
+            self._pass_gap(exc)
+            return
+        except LogError as exc:
+            if exc.status != 503:
+                raise
+            await self._wait(None, LOG_RETRY)
+            return
+        if self._closed or self._wire.closed:
+            return
+        self.ids = step.ids
+        if step.body:
+            self._last_id = step.last_id
+            engine.metrics.bytes_sent(len(step.body))
+            self._last_write = time.monotonic()
+            self._wire.write(step.body)
+        elif not step.moved:
+            await self._wait(None, QUIET_POLL)
+        self._beat_if_idle()
+        await asyncio.sleep(0)
+
+    def _pass_gap(self, exc: OffsetOutOfRange) -> None:
+        """Go on at the earliest record, and say what is missing."""
+        partition = exc.partition
+        here = self.ids[partition]
+        if exc.earliest <= here.offset:
+            return
+        ids = self.ids.copy()
+        ids.move(partition, Next(exc.earliest, here.timestamp))
+        self.ids = ids
+        self._engine.metrics.gap(exc.earliest - here.offset)
+        if not self.group.shape.json_lines:
+            after = None if here.timestamp is None else here.timestamp - 1
+            self._last_id = ids.id()
+            gap = Gap(partition, here.offset, exc.earliest - 1, after=after)
+            self._write(frames.named_frame(b"gap", self._last_id, frames.gap_body([gap])))
+
+    async def _wait(self, bell: asyncio.Future[None] | None, timeout: float | None = None) -> None:
+        """Wait for the bell or the time, not longer than until the next heartbeat."""
+        until_beat = self._engine.options.heartbeat - (time.monotonic() - self._last_write)
+        wait = max(0.0, until_beat if timeout is None else min(timeout, until_beat))
+        if bell is None:
+            await asyncio.sleep(wait)
+        else:
+            await asyncio.wait([bell], timeout=wait)
+        self._beat_if_idle()
+
+    def _beat_if_idle(self) -> None:
+        if time.monotonic() - self._last_write >= self._engine.options.heartbeat:
+            body, self._last_id = self.group.heartbeat(self.ids, self._last_id)
+            self._write(body)
+
+    # -- ending
+
+    def position(self) -> EventIds:
+        """Return the cursor after what was written so far."""
+        if self._follows and self._last_chunk is not None:
+            return self._last_chunk.ids
+        if self in self.group.at_head:
+            return self._engine.head_ids(self.group)
+        return self.ids
+
+    def detach(self) -> None:
+        """Leave the group's shared way: go on by the own cursor."""
+        self.ids = self.position()
+        self._stop_following()
+        self.group.at_head.discard(self)
+
+    def fail(self, exc: EventStreamsError) -> None:
+        """Say why the stream ends, and end it."""
+        body = self._engine.error_body(exc)
+        if self.group.shape.json_lines:
+            self.end(orjson.dumps(body) + b"\n")
+        else:
+            self.end(frames.named_frame(b"error", self.position().id(), body))
+        self._engine.metrics.client_dropped(exc.code)
+
+    def end(self, last: bytes = b"") -> None:
+        """Write the last bytes and end the response cleanly."""
+        if self._closed or self._wire.closed:
+            return
+        if last:
+            self._write(last)
+        self._cancel()
+        self._wire.finish()
+
+    def say_goodbye(self, retry: int) -> None:
+        """End for a drain: a final id, and when to come back (ms)."""
+        if self.group.shape.json_lines:
+            self.end()
+            return
+        block = b"retry: %d\n" % retry
+        if self.group.shape.positions == "off":
+            self.end(block)
+        else:
+            self.end(block + self.group.position_block(self.position().id()))
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._wire.abort()
+
+    def _cancel(self) -> None:
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    def close(self) -> None:
+        """Leave the engine: the connection is gone. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop_following()
+        self.group.at_head.discard(self)
+        self._cancel()
+        self._engine.leave(self, self._watched)

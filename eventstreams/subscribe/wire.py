@@ -1,0 +1,96 @@
+"""Where a subscriber's bytes go: the interface of both delivery paths, and the portable one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+
+class Wire(Protocol):
+    """One connection's sink for ready bytes. Never blocks, never drops."""
+
+    def write(self, chunk: bytes) -> bool:
+        """Take a chunk; return whether all of it left at once, so that the next may come."""
+        ...
+
+    async def drained(self) -> None:
+        """Return when the next chunk may come, or when the connection is gone."""
+        ...
+
+    def waiting_bytes(self) -> int:
+        """Return how many bytes the client has not taken yet, kernel's included where known: falls with progress."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
+        ...
+
+    def finish(self) -> None:
+        """End the response cleanly after what was written."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection with what it still holds."""
+        ...
+
+
+class AsgiWire:
+    """The portable path: hands chunks to an ASGI response, one at a time."""
+
+    def __init__(self) -> None:
+        self._chunk: bytes | None = None
+        self._ended = False
+        self._ready = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._taken.set()
+        self.on_lost: Callable[[], None] = lambda: None
+        self.closed = False
+
+    def write(self, chunk: bytes) -> bool:
+        """Take a chunk. Always False: the response takes it in its own time, and `drained` tells when."""
+        if self.closed:
+            return False
+        self._chunk = chunk if self._chunk is None else self._chunk + chunk
+        self._taken.clear()
+        self._ready.set()
+        return False
+
+    async def drained(self) -> None:
+        """Return when the response has sent what it was given."""
+        await self._taken.wait()
+
+    def waiting_bytes(self) -> int:
+        """Return the size of the chunk that was not sent yet."""
+        return 0 if self._chunk is None else len(self._chunk)
+
+    def finish(self) -> None:
+        """Let the response end after the chunk that it holds."""
+        self._ended = True
+        self._ready.set()
+
+    def abort(self) -> None:
+        """End the response at once."""
+        self._chunk = None
+        self.finish()
+
+    def lost(self) -> None:
+        """Say that the response is over, however it ended."""
+        self.closed = True
+        self._taken.set()
+        self.on_lost()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the chunks as they come; ends after `finish`. The consumer's pace is the flow control."""
+        sent: bytes | None = None
+        while True:
+            if sent is not None and self._chunk is None:
+                self._taken.set()
+            await self._ready.wait()
+            self._ready.clear()
+            sent, self._chunk = self._chunk, None
+            if sent is not None:
+                yield sent
+            if self._ended and self._chunk is None:
+                return
