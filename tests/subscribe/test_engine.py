@@ -32,6 +32,7 @@ class Client:
         self.named: list[tuple[str, dict[str, Any]]] = []
         self.last_id: list[dict[str, Any]] = []
         self._buffer = b""
+        self._chunks = self.wire.chunks()
 
     async def connect(self, engine: Engine, cursor: Cursor, form: Form | None = None) -> Client:
         self.subscription = await engine.subscribe(cursor, self.wire, form or Form())
@@ -42,7 +43,7 @@ class Client:
         """Read until `count` events came, or until so many bytes: then the rest of the chunk is lost."""
         taken = 0
         async with asyncio.timeout(30):
-            async for chunk in self.wire.chunks():
+            async for chunk in self._chunks:
                 piece = chunk if cut_at is None else chunk[: cut_at - taken]
                 taken += len(piece)
                 self._feed(piece)
@@ -50,6 +51,10 @@ class Client:
                     break
         if cut_at is not None:
             self.close()
+
+    async def rest(self) -> bytes:
+        """Return what comes until the stream ends."""
+        return b"".join([chunk async for chunk in self._chunks])
 
     def _feed(self, piece: bytes) -> None:
         *blocks, self._buffer = (self._buffer + piece).split(b"\n\n")
@@ -167,6 +172,7 @@ async def test_ids_never_go_backwards_between_replay_and_head() -> None:
         reading = asyncio.create_task(client.read(301))
         await add(log, 300, 1)
         await reading
+        assert len(client.events) == 301
         assert all(client.cursor()[p].offset >= before[p].offset for p in PARTITIONS)
         client.close()
 
@@ -248,7 +254,7 @@ async def test_drain_ends_each_stream_with_a_final_id_and_a_time_to_come_back() 
         await client.read(5)
 
         async def rest() -> bytes:
-            got = b"".join([chunk async for chunk in client.wire.chunks()])
+            got = await client.rest()
             client.close()
             return got
 

@@ -1,0 +1,91 @@
+"""`Last-Event-ID`: the shapes that the original takes, and ours with more keys (contract of the streams)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eventstreams.errors import InvalidAssignment
+
+BAD_SHAPE = (
+    "Must provide either an array topic names, or  an array of objects with topic, partition and offset|timestamp."
+)
+"""Deliberate: the two blanks are the original's."""
+
+OFFSET_LATEST, OFFSET_EARLIEST = -1, -2
+MAX_INTEGER = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class TopicEntry:
+    """All partitions of a topic, from `since` or the end."""
+
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionEntry:
+    """One partition; `offset` or `timestamp` (ms) is set, ours has both. -1 and -2 are the ends of the log."""
+
+    topic: str
+    partition: int
+    offset: int | None
+    timestamp: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LastEventId:
+    """The entries in their order, and the cluster that numbered the offsets, where the id tells it."""
+
+    entries: Sequence[TopicEntry | PartitionEntry]
+    cluster: str | None
+
+
+def parse_last_event_id(text: str) -> LastEventId:
+    """Parse the header. Raises: InvalidAssignment."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidAssignment(str(exc), originalName="SyntaxError", last_event_id=text) from exc
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list) or not items:
+        raise _bad_shape(value)
+    entries = [_entry(item, value) for item in items]
+    first = items[0]
+    cluster = first.get("cluster") if isinstance(first, dict) else None
+    return LastEventId(entries, cluster if isinstance(cluster, str) else None)
+
+
+def _entry(item: object, value: object) -> TopicEntry | PartitionEntry:
+    if isinstance(item, str):
+        return TopicEntry(item)
+    if not isinstance(item, dict) or not isinstance(item.get("topic"), str):
+        raise _bad_shape(value)
+    partition = _integer(item.get("partition"))
+    offset, timestamp = _integer(item.get("offset")), _integer(item.get("timestamp"))
+    if partition is None or (offset is None and timestamp is None):
+        raise _bad_shape(value)
+    if partition < 0:
+        raise _refused(f"partition {partition} in Last-Event-ID: must be >= 0", value)
+    if offset is not None and offset < OFFSET_EARLIEST:
+        raise _refused(f"offset {offset} in Last-Event-ID: must be >= 0, -1 (latest) or -2 (earliest)", value)
+    return PartitionEntry(item["topic"], partition, offset, timestamp)
+
+
+def _integer(value: object) -> int | None:
+    """Return an integer, also written 3.0 or 3e0; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not value.is_integer():
+        return None
+    number = int(value)
+    return number if abs(number) <= MAX_INTEGER else None
+
+
+def _bad_shape(value: object) -> InvalidAssignment:
+    return _refused(BAD_SHAPE, value)
+
+
+def _refused(message: str, value: object) -> InvalidAssignment:
+    return InvalidAssignment(message, originalName="Error", assignments=value)
