@@ -1,0 +1,108 @@
+"""What every HTTP service here shares: the one writer of error bodies, headers on every answer, small answers."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from http import HTTPStatus
+
+import orjson
+from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from eventstreams.errors import AssignmentError, EventStreamsError, RequestError
+
+DEFAULT_CSP = "default-src 'self'; object-src 'none'; media-src *; img-src *; style-src *; frame-ancestors 'self'"
+
+
+def standard_headers(cors: str | None = "*", csp: str | None = DEFAULT_CSP) -> Sequence[tuple[str, str]]:
+    """Return the headers of every answer; None leaves CORS or the security headers out."""
+    headers: list[tuple[str, str]] = []
+    if cors is not None:
+        headers += [
+            ("access-control-allow-origin", cors),
+            ("access-control-allow-headers", "accept, x-requested-with, content-type"),
+            ("access-control-expose-headers", "etag"),
+        ]
+    if csp is not None:
+        headers += [
+            ("x-xss-protection", "1; mode=block"),
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "SAMEORIGIN"),
+            ("content-security-policy", csp),
+            ("x-content-security-policy", csp),
+            ("x-webkit-csp", csp),
+        ]
+    return headers
+
+
+class StandardHeaders:
+    """Adds headers to every answer of the wrapped app that does not set them itself. Pure ASGI: streams pass."""
+
+    def __init__(self, app: ASGIApp, headers: Sequence[tuple[str, str]]) -> None:
+        self._app = app
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers:
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+def uri_as_sent(scope: Scope) -> str:
+    """Return path and query as the client wrote them, not decoded."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope["query_string"]
+    return (path + (b"?" + query if query else b"")).decode("latin-1")
+
+
+def error_response(exc: EventStreamsError, scope: Scope) -> Response:
+    """Return the answer for an error raised before the first byte."""
+    if isinstance(exc, AssignmentError):
+        body: dict[str, object] = {
+            "message": exc.message,
+            "origin": "KafkaSSE",
+            "name": exc.name,
+            **exc.fields,
+            "statusCode": exc.status,
+        }
+        return Response(_json(body) + b"\n", exc.status, media_type="application/json")
+    title = exc.title if isinstance(exc, RequestError) else HTTPStatus(exc.status).phrase
+    body = {
+        "status": exc.status,
+        "type": exc.code,
+        "title": title,
+        "detail": exc.message,
+        "method": scope["method"],
+        "uri": uri_as_sent(scope),
+    }
+    response = Response(_json(body), exc.status, media_type="application/json; charset=utf-8")
+    retry_after = exc.retry_after if isinstance(exc, RequestError) else None
+    if retry_after is not None:
+        response.headers["retry-after"] = str(max(1, round(retry_after)))
+    return response
+
+
+def _json(body: object) -> bytes:
+    """Serialise what may quote a client: lone surrogates become U+FFFD."""
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        return json.dumps(body, separators=(",", ":")).encode()
+
+
+def not_found(scope: Scope) -> Response:
+    """Return the HTML page for a path that there is not."""
+    words = html.escape(f"Cannot {scope['method']} {uri_as_sent(scope).partition('?')[0]}")
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Error</title>\n</head>\n'
+        f"<body>\n<pre>{words}</pre>\n</body>\n</html>\n"
+    )
+    return Response(page, 404, {"content-security-policy": "default-src 'none'"}, "text/html; charset=utf-8")

@@ -1,0 +1,187 @@
+"""From an HTTP request to what is wanted: streams, where to start, in which form; or an error status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import unquote
+
+from starlette.requests import Request
+
+from eventstreams.catalog import StreamCatalog, StreamConfig
+from eventstreams.errors import (
+    BadRequest,
+    InvalidAssignment,
+    InvalidTimestamp,
+    NoTopics,
+    TopicNotAvailable,
+    UnknownStream,
+)
+from eventstreams.eventlog.base import EventLog
+from eventstreams.positions import AtOffset, AtTime, Cursor, Edge, Next, Position
+from eventstreams.records import TopicPartition
+from eventstreams.subscribe.engine import Form
+from eventstreams.subscribe.event_id import LastEventId, PartitionEntry, TopicEntry, parse_last_event_id
+from eventstreams.subscribe.frames import Gap
+from eventstreams.subscribe.since import parse_since
+
+T = TypeVar("T")
+
+JSON_LINES = "application/json"
+POSITIONS = {"": "id", "true": "id", "false": "off", "event": "event"}
+CANARY = {"": True, "true": True, "false": False}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """What a client asked for, before the log was asked."""
+
+    topics: tuple[str, ...]
+    since: Position | None
+    last_event_id: LastEventId | None
+    form: Form
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a subscription begins, and what it has missed for good."""
+
+    cursor: Cursor
+    gaps: Sequence[Gap]
+
+
+def read_request(request: Request, streams: str, catalog: StreamCatalog) -> StreamRequest:
+    """Check a request in the contract's order: streams, `since`, the other parameters, Last-Event-ID.
+
+    `streams` is the path's part, not decoded. Raises: RequestError, InvalidAssignment.
+    """
+    configs = _streams(unquote(streams), catalog)
+    query = request.query_params
+    values = query.getlist("since") or query.getlist("since[]")
+    if len(values) > 1:
+        raise InvalidTimestamp(
+            f"since timestamp is not a UTC milliseconds unix epoch and was not parseable: '{','.join(values)}'"
+        )
+    since = parse_since(values[0]) if values else None
+    form = Form(
+        json_lines=request.headers.get("accept", "").startswith(JSON_LINES),
+        canary=_choice(query.get("canary", ""), CANARY, "canary"),
+        positions=_choice(query.get("positions", ""), POSITIONS, "positions"),
+    )
+    if query.getlist("filter"):
+        # Deliberate: an event that a filter would have kept back must not be sent as if there were none.
+        raise BadRequest("filter: this version does not filter on the server yet")
+    header = request.headers.getlist("last-event-id")
+    return StreamRequest(
+        topics=tuple(dict.fromkeys(topic for config in configs for topic in config.topics)),
+        since=since,
+        last_event_id=parse_last_event_id(", ".join(header)) if header else None,
+        form=form,
+    )
+
+
+def _streams(names: str, catalog: StreamCatalog) -> list[StreamConfig]:
+    found = [(name, catalog.public(name)) for name in names.split(",")]
+    unknown = [name for name, config in found if config is None or not config.topics]
+    if unknown:
+        raise UnknownStream(f"Invalid streams: {','.join(unknown)}")
+    return [config for _, config in found if config is not None]
+
+
+def _choice(value: str, choices: Mapping[str, T], name: str) -> T:
+    if value not in choices:
+        raise BadRequest(f"{name}={value!r}: expected one of {', '.join(filter(None, choices))}")
+    return choices[value]
+
+
+async def find_start(request: StreamRequest, log: EventLog, *, resume_skew: float) -> Start:
+    """Ask the log where the subscription begins.
+
+    An id of this cluster is taken by offset, any other by timestamp where it has one: across clusters a record within
+    `resume_skew` seconds before it may come again, none is lost.
+
+    Raises: TopicNotAvailable, NoTopics, InvalidAssignment, LogUnavailable.
+    """
+    held = {topic: list(await log.partitions(topic)) for topic in request.topics}
+    existing = [topic for topic, partitions in held.items() if partitions]
+    if not existing:
+        raise NoTopics(
+            "No topics available for consumption. This likely means that the configured allowedTopics do not"
+            " currently exist.",
+            allowedTopics=list(request.topics),
+        )
+    positions, times = _positions(request, held, existing, log.cluster, resume_skew)
+    extents = await log.extents(positions)
+    gaps: list[Gap] = []
+    for partition, position in positions.items():
+        extent = extents[partition]
+        if isinstance(position, AtOffset) and position.offset > extent.end:
+            # The log was made anew, or the offset is another's: its time tells more than its number.
+            time = times.get(partition)
+            positions[partition] = Edge.LATEST if time is None else AtTime(time)
+        elif isinstance(position, AtOffset) and position.offset < extent.earliest:
+            after = times.get(partition)
+            gaps.append(Gap(partition, position.offset, extent.earliest - 1, None if after is None else after - 1))
+            positions[partition] = AtOffset(extent.earliest)
+    cursor = await log.resolve(positions)
+    for partition, time in times.items():
+        cursor.move(partition, Next(cursor[partition].offset, time))
+    return Start(cursor, gaps)
+
+
+def _positions(
+    request: StreamRequest,
+    held: Mapping[str, Sequence[TopicPartition]],
+    existing: Sequence[str],
+    cluster: str,
+    resume_skew: float,
+) -> tuple[dict[TopicPartition, Position], dict[TopicPartition, int]]:
+    since = request.since or Edge.LATEST
+    positions: dict[TopicPartition, Position] = {}
+    times: dict[TopicPartition, int] = {}
+    given = request.last_event_id
+    entries = [TopicEntry(topic) for topic in request.topics] if given is None else given.entries
+    _check_topics([entry.topic for entry in entries], existing)
+    for entry in entries:
+        if isinstance(entry, TopicEntry):
+            positions.update(dict.fromkeys(held[entry.topic], since))
+            continue
+        partition = TopicPartition(entry.topic, entry.partition)
+        if partition not in held[entry.topic]:
+            raise InvalidAssignment(
+                f"partition {entry.partition} of {entry.topic} in Last-Event-ID: there is no such partition",
+                originalName="Error",
+                assignments=[{"topic": entry.topic, "partition": entry.partition}],
+            )
+        positions[partition] = _entry_position(entry, given.cluster if given else None, cluster, resume_skew)
+        if entry.timestamp is not None and entry.timestamp > 0:
+            times[partition] = entry.timestamp
+    if given is not None and given.cluster == cluster:
+        # An id of ours names all partitions that there were: those it does not name are new since.
+        for topic in existing:
+            for partition in held[topic]:
+                positions.setdefault(partition, Edge.EARLIEST)
+    return positions, times
+
+
+def _entry_position(entry: PartitionEntry, theirs: str | None, ours: str, resume_skew: float) -> Position:
+    foreign = theirs is not None and theirs != ours
+    if entry.offset is not None and not (foreign and entry.timestamp is not None):
+        if entry.offset < 0:
+            return Edge.LATEST if entry.offset == -1 else Edge.EARLIEST
+        return AtOffset(entry.offset)
+    time = entry.timestamp or 0
+    if time < 0:
+        return Edge.LATEST if time == -1 else Edge.EARLIEST
+    if foreign:
+        time -= 1 + int(resume_skew * 1000)
+    return AtTime(time) if time > 0 else Edge.EARLIEST
+
+
+def _check_topics(wanted: Sequence[str], existing: Sequence[str]) -> None:
+    missing = [topic for topic in dict.fromkeys(wanted) if topic not in existing]
+    if missing:
+        raise TopicNotAvailable(
+            f"Topics {', '.join(missing)} are not available for consumption.", availableTopics=list(existing)
+        )

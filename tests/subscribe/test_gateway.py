@@ -1,0 +1,225 @@
+"""The gateway over HTTP: a real server on a free port, the embedded log behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import uvicorn
+
+from eventstreams.app import build_gateway
+from eventstreams.catalog import load_catalog
+from eventstreams.errors import ConfigurationError
+from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
+from eventstreams.metrics import Metrics
+from eventstreams.records import NewRecord
+from eventstreams.subscribe.admission import Admission
+from eventstreams.subscribe.endpoints import StreamEndpoint
+from eventstreams.subscribe.engine import Engine, EngineOptions
+
+STREAMS = """
+streams:
+  edits: {topics: [a, b], stream_aliases: [changes]}
+  quiet: {topics: [q]}
+  missing: {topics: [nowhere]}
+  half: {topics: [a, nowhere]}
+  empty: {topics: []}
+  /^regex/: {topics: [x]}
+"""
+
+
+class Running(NamedTuple):
+    http: httpx.AsyncClient
+    log: EmbeddedLog
+    admission: Admission
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path) -> AsyncIterator[Running]:
+    (tmp_path / "streams.yaml").write_text(STREAMS)
+    catalog = load_catalog(str(tmp_path / "streams.yaml"))
+    metrics = Metrics()
+    admission = Admission(metrics, per_client=20)
+    async with open_embedded(":memory:") as log:
+        for topic in "abq":
+            await log.create_topic(topic)
+        async with Engine(log, EngineOptions(), metrics).open() as engine:
+            app = build_gateway(StreamEndpoint(engine, catalog, admission, resume_skew=1.0))
+            listener = socket.create_server(("127.0.0.1", 0))
+            config = uvicorn.Config(app, log_level="warning", server_header=False, lifespan="off")
+            server = uvicorn.Server(config)
+            serving_task = asyncio.create_task(server._serve([listener]))
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            try:
+                async with httpx.AsyncClient(base_url=url, timeout=30.0) as http:
+                    yield Running(http, log, admission)
+            finally:
+                server.should_exit = True
+                await serving_task
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
+    async with serving(tmp_path) as running:
+        yield running
+
+
+async def add(log: EmbeddedLog, topic: str, *timestamps: int) -> None:
+    await log.append([NewRecord(topic, b'{"ts":%d,"meta":{"stream":"edits"}}' % ts, None, ts) for ts in timestamps])
+
+
+class Reply(NamedTuple):
+    headers: httpx.Headers
+    events: list[dict[str, Any]]
+    last_id: str
+
+
+async def subscribe(gateway: Running, path: str, count: int, **headers: str) -> Reply:
+    """Read `count` events of a stream, then hang up."""
+    events: list[dict[str, Any]] = []
+    last_id = ""
+    async with gateway.http.stream("GET", path, headers=headers) as response:
+        assert response.status_code == 200, await response.aread()
+        async for line in response.aiter_lines():
+            if line.startswith("id: "):
+                last_id = line[4:]
+            if line.startswith("data: "):
+                events.append(json.loads(line[6:]))
+            if len(events) == count:
+                break
+        return Reply(response.headers, events, last_id)
+
+
+async def test_replay_from_a_time_comes_as_the_contract_says(gateway: Running) -> None:
+    await add(gateway.log, "a", 1000, 2000, 3000)
+    reply = await subscribe(gateway, "/v2/stream/edits?since=2000", 2, Accept="text/event-stream")
+    assert reply.events[0] == {
+        "ts": 2000,
+        "meta": {"stream": "edits", "topic": "a", "partition": 0, "offset": 1},
+    }
+    assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert reply.headers["cache-control"] == "no-cache"
+    assert reply.headers["access-control-allow-origin"] == "*"
+    assert [(e["topic"], e["partition"], e["offset"]) for e in json.loads(reply.last_id)] == [("a", 0, 3), ("b", 0, 0)]
+
+
+async def test_resume_with_the_last_id_goes_on_exactly(gateway: Running) -> None:
+    await add(gateway.log, "a", 1000, 1000, 1000)
+    first = await subscribe(gateway, "/v2/stream/changes?since=0", 1)
+    await add(gateway.log, "b", 5)
+    rest = await subscribe(gateway, "/v2/stream/changes", 3, **{"Last-Event-ID": first.last_id})
+    places = [(e["meta"]["topic"], e["meta"]["offset"]) for e in [*first.events, *rest.events]]
+    assert sorted(places) == [("a", 0), ("a", 1), ("a", 2), ("b", 0)]
+
+
+async def test_id_of_another_cluster_goes_on_by_time_and_loses_nothing(gateway: Running) -> None:
+    await add(gateway.log, "a", 10_000, 20_000, 20_000, 30_000)
+    other = '[{"topic":"a","partition":0,"timestamp":20001,"offset":900,"cluster":"elsewhere"}]'
+    reply = await subscribe(gateway, "/v2/stream/edits", 3, **{"Last-Event-ID": other})
+    assert [event["ts"] for event in reply.events] == [20_000, 20_000, 30_000]
+
+
+async def test_json_lines_when_accept_begins_with_application_json(gateway: Running) -> None:
+    await add(gateway.log, "a", 1000)
+    url = "/v2/stream/edits?since=0"
+    async with gateway.http.stream("GET", url, headers={"Accept": "application/json"}) as response:
+        assert response.headers["content-type"] == "application/json; charset=utf-8"
+        async for line in response.aiter_lines():
+            if line:
+                assert json.loads(line)["ts"] == 1000
+                break
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body"),
+    [
+        ("/v2/stream/nope,edits,x", 400, {"type": "not_found", "detail": "Invalid streams: nope,x"}),
+        ("/V2/Stream/Edits/", 400, {"title": "Stream Not Found", "uri": "/V2/Stream/Edits/"}),
+        ("/v2/stream/empty", 400, {"detail": "Invalid streams: empty"}),
+        ("/v2/stream/%2F%5Eregex%2F", 400, {"detail": "Invalid streams: /^regex/"}),
+        ("/v2/stream/edits?since=abc", 400, {"type": "invalid_timestamp", "uri": "/v2/stream/edits?since=abc"}),
+        ("/v2/stream/edits?positions=maybe", 400, {"type": "bad_request"}),
+        ("/v2/stream/edits?filter=true", 400, {"type": "bad_request"}),
+        ("/v2/stream/%E0%A4%A", 400, {"type": "bad_request"}),
+        ("/v2/stream/missing", 500, {"name": "ConfigurationError", "allowedTopics": ["nowhere"]}),
+        ("/v2/stream/half", 404, {"name": "TopicNotAvailableError", "availableTopics": ["a"]}),
+    ],
+)
+async def test_errors_before_the_first_byte_are_statuses(
+    gateway: Running, path: str, status: int, body: dict[str, object]
+) -> None:
+    response = await gateway.http.get(path)
+    assert response.status_code == status
+    assert body.items() <= response.json().items()
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "name"),
+    [
+        ("abc", 400, "InvalidAssignmentError"),
+        ("[]", 400, "InvalidAssignmentError"),
+        ('["q"]', 404, "TopicNotAvailableError"),
+        ('[{"topic":"a","partition":9,"timestamp":1}]', 400, "InvalidAssignmentError"),
+    ],
+)
+async def test_last_event_id_that_cannot_be_used_is_refused(
+    gateway: Running, header: str, status: int, name: str
+) -> None:
+    response = await gateway.http.get("/v2/stream/edits", headers={"Last-Event-ID": header})
+    assert (response.status_code, response.json()["name"]) == (status, name)
+
+
+async def test_connections_over_the_limit_are_refused_and_places_come_back(gateway: Running) -> None:
+    with ExitStack() as others:
+        for _ in range(20):
+            others.enter_context(gateway.admission.enter("127.0.0.1"))
+        response = await gateway.http.get("/v2/stream/quiet")
+        assert response.status_code == 429
+        assert int(response.headers["retry-after"]) >= 1
+        assert gateway.admission.count == 20
+    assert (await gateway.http.head("/v2/stream/quiet")).status_code == 200
+
+
+async def test_head_answers_at_once_and_counts_nothing(gateway: Running) -> None:
+    response = await gateway.http.head("/v2/stream/quiet")
+    assert (response.status_code, gateway.admission.count) == (200, 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/robots.txt", 200),
+        ("GET", "/_info", 200),
+        ("GET", "/_info/version", 200),
+        ("GET", "/_info/zzz", 404),
+        ("GET", "/rc", 301),
+        ("POST", "/v2/stream/quiet", 404),
+        ("GET", "/v2/stream/quiet/more", 404),
+        ("OPTIONS", "/v2/stream/quiet", 200),
+    ],
+)
+async def test_other_routes(gateway: Running, method: str, path: str, status: int) -> None:
+    assert (await gateway.http.request(method, path)).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]", "expected streams by name"),
+        ("a: [1]", "stream a in .*: expected settings by name"),
+        ("a: {topics: x}", "topics of stream a in .*: expected a list of names, found 'x'"),
+        ("a: {", "is no YAML or JSON"),
+    ],
+)
+def test_bad_stream_configuration_says_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "streams.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        load_catalog(str(tmp_path / "streams.yaml"))
