@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test lint
+.PHONY: setup run test lint
 
 setup: $(STAMP)
 
@@ -13,6 +13,9 @@ $(STAMP): pyproject.toml constraints.txt
 	  (test "$$(id -u)" = 0 && rm -rf $(VENV) && apt-get update -q && apt-get install -qy python3-venv && $(PYTHON) -m venv $(VENV))
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
+
+run: setup
+	$(BIN)/eventstreams dev
 
 test: setup
 	$(BIN)/python -m pytest

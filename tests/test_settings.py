@@ -1,0 +1,66 @@
+"""Settings: where they come from, what is refused, and that each is documented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from eventstreams.errors import ConfigurationError
+from eventstreams.settings import Settings, load_settings
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            yield from rows(type(default), f"{prefix}{name}.")
+        else:
+            yield f"| `{prefix}{name}` | `{default}` | {field.description} |"
+
+
+def test_every_setting_is_documented_and_nothing_else() -> None:
+    documented = [row for row in (DOCS / "settings.md").read_text().splitlines() if row.startswith("| `")]
+    assert documented == list(rows(Settings))
+
+
+def test_assignments_go_before_the_environment_and_that_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("gateway: {port: 1, heartbeat: 2, send_timeout: 3}\n")
+    monkeypatch.setenv("EVENTSTREAMS_GATEWAY__HEARTBEAT", "20")
+    monkeypatch.setenv("EVENTSTREAMS_GATEWAY__SEND_TIMEOUT", "30")
+    gateway = load_settings(str(file), ["gateway.send_timeout=300"]).gateway
+    assert (gateway.port, gateway.heartbeat, gateway.send_timeout) == (1, 20.0, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gateway: {prot: 1}", r"setting gateway\.prot: there is no such setting"),
+        ("gateway: {port: 70000}", r"setting gateway\.port = 70000: .*less than or equal to 65535"),
+        ("[1]", "expected settings by name, found \\[1\\]"),
+        ("a: {", "is no YAML"),
+    ],
+)
+def test_bad_settings_say_which_and_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        load_settings(str(file))
+
+
+def test_missing_settings_file_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"settings file nowhere\.yaml cannot be read: No such file"):
+        load_settings("nowhere.yaml")
+
+
+@pytest.mark.parametrize("assignment", ["nope=1", "gateway=1=2", "gateway.port", "log.x=1"])
+def test_bad_assignments_are_refused(assignment: str) -> None:
+    with pytest.raises(ConfigurationError):
+        load_settings(None, [assignment])
