@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from eventstreams.app import build_gateway
-from eventstreams.catalog import load_catalog
+from eventstreams.catalog.load import load_catalog
 from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.base import EventLog
 from eventstreams.eventlog.embedded.log import EmbeddedOptions

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from eventstreams.catalog import StreamCatalog
+from eventstreams.catalog.streams import StreamCatalog
 from eventstreams.subscribe.admission import Admission
 from eventstreams.subscribe.engine import Engine, Form
 from eventstreams.subscribe.request import find_start, read_request

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 
-from eventstreams.catalog import StreamCatalog, StreamConfig
+from eventstreams.catalog.streams import StreamCatalog, StreamConfig
 from eventstreams.errors import (
     BadRequest,
     InvalidAssignment,

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from eventstreams.app import build_gateway
-from eventstreams.catalog import load_catalog
+from eventstreams.catalog.load import load_catalog
 from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.metrics import Metrics

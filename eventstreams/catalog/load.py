@@ -1,43 +1,16 @@
-"""Stream configuration: which streams there are, and the topics of each."""
+"""From a file of stream configuration to a catalogue."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from eventstreams.catalog.streams import StreamCatalog, StreamConfig
 from eventstreams.errors import ConfigurationError
-
-
-@dataclass(frozen=True, slots=True)
-class StreamConfig:
-    """A stream: its public name, the topics it is read from, and its settings as they were given."""
-
-    name: str
-    topics: tuple[str, ...]
-    description: str
-    schema_title: str | None
-    settings: Mapping[str, Any]
-    alias_of: str | None = None
-
-
-class StreamCatalog:
-    """The configured streams by name, aliases among them."""
-
-    def __init__(self, streams: Sequence[StreamConfig]) -> None:
-        self._streams = {stream.name: stream for stream in sorted(streams, key=lambda stream: stream.name)}
-
-    def public(self, name: str) -> StreamConfig | None:
-        """Return the stream of this exact name or alias."""
-        return self._streams.get(name)
-
-    def public_names(self) -> Sequence[str]:
-        """Return all names and aliases, sorted."""
-        return list(self._streams)
 
 
 def load_catalog(path: str) -> StreamCatalog:
@@ -74,6 +47,8 @@ def _stream(name: str, settings: object, path: str) -> Sequence[StreamConfig]:
         description=str(settings.get("description", f"{name} events.")),
         schema_title=settings.get("schema_title"),
         settings=settings,
+        topics_allowed=_names(settings, "topics_allowed", name, path) or (),
+        message_key_fields=settings.get("message_key_fields") or {},
     )
     aliases = _names(settings, "stream_aliases", name, path) or ()
     note = f"{stream.description}\n\n(NOTE: This stream is an alias of {name})"

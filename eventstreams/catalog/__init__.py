@@ -1,0 +1,1 @@
+"""Stream configuration: which streams there are, and the settings of each."""

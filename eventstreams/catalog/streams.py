@@ -1,0 +1,68 @@
+"""Streams by name: what both doors ask, one at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """A stream: its public name, the topics it is read from, and its settings as they were given."""
+
+    name: str
+    topics: tuple[str, ...]
+    description: str
+    schema_title: str | None
+    settings: Mapping[str, Any]
+    alias_of: str | None = None
+    topics_allowed: tuple[str, ...] = ()
+    """The partial set of `topics` that the gateway may read; empty is all of them."""
+    message_key_fields: Mapping[str, str] | None = None
+    """Names in the record's key, each with the path of the event's field that it is taken from."""
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether the name is a regular expression between slashes that stands for many streams."""
+        return len(self.name) > 2 and self.name[0] == self.name[-1] == "/"
+
+
+class StreamCatalog:
+    """The configured streams, in the order of the configuration. A refresh swaps all of them at once."""
+
+    def __init__(self, streams: Sequence[StreamConfig]) -> None:
+        self.version = 0
+        """Rises with each swap."""
+        self._take(streams)
+
+    def _take(self, streams: Sequence[StreamConfig]) -> None:
+        self._streams = {stream.name: stream for stream in streams}
+        public = sorted(stream.name for stream in streams if not stream.is_pattern)
+        self._public = {name: self._streams[name] for name in public}
+        self._patterns = [(re.compile(s.name[1:-1]), s) for s in streams if s.is_pattern]
+
+    def swap(self, streams: Sequence[StreamConfig]) -> None:
+        """Replace all streams."""
+        self._take(streams)
+        self.version += 1
+
+    def public(self, name: str) -> StreamConfig | None:
+        """Return the stream of this exact name or alias."""
+        return self._public.get(name)
+
+    def public_names(self) -> Sequence[str]:
+        """Return all names and aliases, sorted."""
+        return list(self._public)
+
+    def find(self, name: str) -> StreamConfig | None:
+        """Return the stream that an event may name: the exact one, else the first whose pattern matches; no alias."""
+        exact = self._streams.get(name)
+        if exact is not None and exact.alias_of is None and not exact.is_pattern:
+            return exact
+        return next((stream for pattern, stream in self._patterns if pattern.search(name)), None)
+
+    def all(self) -> Sequence[StreamConfig]:
+        """Return all streams, aliases and patterns too."""
+        return list(self._streams.values())
