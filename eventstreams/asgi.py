@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 
 import orjson
@@ -12,12 +16,19 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from eventstreams import logs
 from eventstreams.errors import AssignmentError, EventStreamsError, RequestError
+
+access = logging.getLogger("eventstreams.access")
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9_.:+/=-]{1,200}", re.ASCII)
 
 DEFAULT_CSP = "default-src 'self'; object-src 'none'; media-src *; img-src *; style-src *; frame-ancestors 'self'"
 
 
-def standard_headers(cors: str | None = "*", csp: str | None = DEFAULT_CSP) -> Sequence[tuple[str, str]]:
+def standard_headers(
+    cors: str | None = "*", csp: str | None = DEFAULT_CSP, *, methods: str | None = None
+) -> Sequence[tuple[str, str]]:
     """Return the headers of every answer; None leaves CORS or the security headers out."""
     headers: list[tuple[str, str]] = []
     if cors is not None:
@@ -26,6 +37,8 @@ def standard_headers(cors: str | None = "*", csp: str | None = DEFAULT_CSP) -> S
             ("access-control-allow-headers", "accept, x-requested-with, content-type"),
             ("access-control-expose-headers", "etag"),
         ]
+        if methods is not None:
+            headers.append(("access-control-allow-methods", methods))
     if csp is not None:
         headers += [
             ("x-xss-protection", "1; mode=block"),
@@ -54,6 +67,49 @@ class StandardHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+class RequestLog:
+    """Gives each request an id (its own X-Request-Id where that is one) and writes a line when its answer is over."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.monotonic()
+        status = 0
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        token = logs.request_id.set(_request_id(scope))
+        try:
+            await self._app(scope, receive, note_status)
+        finally:
+            fields = {
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "seconds": round(time.monotonic() - began, 4),
+                "client": scope["client"][0] if scope.get("client") else None,
+            }
+            access.info("request", extra=fields)
+            logs.request_id.reset(token)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            text: str = value.decode("latin-1")
+            if REQUEST_ID.fullmatch(text):
+                return text
+    return str(uuid.uuid4())
 
 
 def uri_as_sent(scope: Scope) -> str:
@@ -106,3 +162,31 @@ def not_found(scope: Scope) -> Response:
         f"<body>\n<pre>{words}</pre>\n</body>\n</html>\n"
     )
     return Response(page, 404, {"content-security-policy": "default-src 'none'"}, "text/html; charset=utf-8")
+
+
+class AdminApp:
+    """`/metrics` in Prometheus' format, `/healthz` (the process answers), `/readyz` (so does the log)."""
+
+    def __init__(self, exposition: Callable[[], bytes], ready: Callable[[], Awaitable[None]]) -> None:
+        self._exposition = exposition
+        self._ready = ready
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"] if scope["method"] in ("GET", "HEAD") else ""
+        if path == "/metrics":
+            answer = Response(self._exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        elif path == "/healthz":
+            answer = Response(_json({"status": "ok"}), media_type="application/json")
+        elif path == "/readyz":
+            answer = await self._readiness()
+        else:
+            answer = not_found(scope)
+        await answer(scope, receive, send)
+
+    async def _readiness(self) -> Response:
+        try:
+            await self._ready()
+        except EventStreamsError as exc:
+            body = {"status": "unavailable", "code": exc.code, "detail": exc.message}
+            return Response(_json(body), 503, media_type="application/json")
+        return Response(_json({"status": "ok"}), media_type="application/json")

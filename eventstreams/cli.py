@@ -1,4 +1,4 @@
-"""The command line: `eventstreams dev` and `eventstreams serve`."""
+"""The command line: `eventstreams` and its commands."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from collections.abc import Awaitable, Callable
 
 import click
 
-from eventstreams.demo import traffic
+from eventstreams import logs, processes
 from eventstreams.errors import EventStreamsError
-from eventstreams.server import open_log_of, serve
+from eventstreams.producing import produce
 from eventstreams.settings import Settings, load_settings
+from eventstreams.streams_commands import streams
+from eventstreams.tailing import tail
 
 EXIT_CONFIGURATION = 2
 
 HINTS = """\
-Streams are served at {url}. Try, in another terminal:
+Streams are served at {gateway}, events taken at {intake}. Try, in another terminal:
 
-  curl -N {url}/v2/stream/recentchange
-  curl -N -H 'Accept: application/json' {url}/v2/stream/recentchange,page-create
-  curl -N "{url}/v2/stream/recentchange?since=$(date -u -d '10 minutes ago' +%FT%TZ)"
+  curl -N {gateway}/v2/stream/recentchange
+  curl -N "{gateway}/v2/stream/recentchange,page-create?since=$(date -u -d '10 minutes ago' +%FT%TZ)"
+  curl -N -H 'Accept: application/json' {gateway}/v2/stream/test.event
+  curl -i {intake}/v1/events -H 'Content-Type: application/json' -d \\
+    '{{"$schema":"/test/event/1.0.0","meta":{{"stream":"test.event"}},"test":"hello"}}'
 
 Ctrl-C stops it."""
 
@@ -32,7 +36,12 @@ set_option = click.option("--set", "assignments", metavar="NAME=VALUE", multiple
 @click.group()
 @click.version_option(package_name="eventstreams")
 def main() -> None:
-    """Public server-sent event streams over an event log."""
+    """Public server-sent event streams over an event log, with validated intake."""
+
+
+main.add_command(produce)
+main.add_command(streams)
+main.add_command(tail)
 
 
 @main.command("serve")
@@ -43,7 +52,18 @@ def serve_command(config: str | None, assignments: tuple[str, ...]) -> None:
 
     Example: eventstreams serve --set gateway.port=8092 --set log=embedded:data/events.db
     """
-    _run(config, assignments, _serve)
+    _run(config, assignments, lambda settings: processes.gateway(settings, _says("serving streams at {}")))
+
+
+@main.command("intake")
+@config_option
+@set_option
+def intake_command(config: str | None, assignments: tuple[str, ...]) -> None:
+    """Take events: POST /v1/events.
+
+    Example: eventstreams intake --set intake.port=8192 --set log=kafka://localhost:9092
+    """
+    _run(config, assignments, lambda settings: processes.intake(settings, _says("taking events at {}")))
 
 
 @main.command()
@@ -51,16 +71,36 @@ def serve_command(config: str | None, assignments: tuple[str, ...]) -> None:
 @set_option
 @click.option("--rate", default=5.0, type=click.FloatRange(min=0.01, max=1000), help="Demo events per second.")
 def dev(config: str | None, assignments: tuple[str, ...], rate: float) -> None:
-    """Serve the gateway with demo traffic on the embedded log.
+    """Serve gateway and intake with demo traffic, on the embedded log.
 
     Example: eventstreams dev --rate 50
     """
-    _run(config, assignments, lambda settings: _dev(settings, rate))
+
+    def ready(gateway: str, intake: str) -> None:
+        click.echo(HINTS.format(gateway=gateway, intake=intake))
+
+    # Deliberate: refused demo events are told by the error stream, not by error events that nobody configured.
+    errors = ("intake.error_stream=eventstreams-intake.error.validation",)
+    _run(config, (*errors, *assignments), lambda settings: processes.dev(settings, rate, ready), log_level="warning")
 
 
-def _run(config: str | None, assignments: tuple[str, ...], job: Callable[[Settings], Awaitable[None]]) -> None:
+def _says(words: str) -> Callable[[str], None]:
+    return lambda url: click.echo(words.format(url))
+
+
+def _run(
+    config: str | None,
+    assignments: tuple[str, ...],
+    job: Callable[[Settings], Awaitable[None]],
+    *,
+    log_level: str = "info",
+) -> None:
+    """Run a process to its end; `log_level` is for where the settings leave it open."""
+
     async def run() -> None:
-        await job(load_settings(config, assignments))
+        settings = load_settings(config, assignments)
+        logs.set_up(settings.log_level or log_level)
+        await job(settings)
 
     try:
         # uvicorn raises the signal that it has caught once more, after its own end: it is obeyed already.
@@ -69,19 +109,3 @@ def _run(config: str | None, assignments: tuple[str, ...], job: Callable[[Settin
     except EventStreamsError as exc:
         click.echo(f"eventstreams: {exc}", err=True)
         sys.exit(EXIT_CONFIGURATION)
-
-
-async def _serve(settings: Settings) -> None:
-    async with open_log_of(settings) as log:
-        await serve(settings, log, ready=lambda url: click.echo(f"serving streams at {url}"))
-
-
-async def _dev(settings: Settings, rate: float) -> None:
-    async with open_log_of(settings) as log:
-        producing = asyncio.create_task(traffic.run(log, rate), name="demo traffic")
-        try:
-            await serve(settings, log, ready=lambda url: click.echo(HINTS.format(url=url)))
-        finally:
-            producing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await producing

@@ -5,11 +5,12 @@ EventStreamsError
 +-- RequestError              the caller's mistake, answered before the first byte (family A of the contract)
 |   +-- UnknownStream, InvalidTimestamp, MissingClientAddress, TooManyConnections, BadRequest, NotFound
 |   +-- FilterError           a filter that doesn't compile or passes a limit; says where
-|   +-- PayloadTooLarge, UnsupportedMedia, MalformedBody
+|   +-- PayloadTooLarge, UnsupportedMedia, MalformedBody, RequestTimeout, TooManyEvents
 +-- AssignmentError           a Last-Event-ID that cannot be used (family B)
 |   +-- InvalidAssignment, TopicNotAvailable, NoTopics
 +-- LogError                  the event log
 |   +-- UnknownTopic, OffsetOutOfRange, RecordTooLarge, LogFull, AppendTimeout, LogUnavailable, LogRefused
++-- ProducerError             an intake service that took no events in time (the client's side)
 +-- SchemaError               schema repositories
     +-- SchemaNotFound, SchemaUnavailable, InsecureSchema, InvalidSchema
 """
@@ -132,6 +133,22 @@ class MalformedBody(RequestError):
     title = "Malformed Body"
 
 
+class RequestTimeout(RequestError):
+    """A request that did not come whole in time."""
+
+    code = "request_timeout"
+    status = 408
+    title = "Request Timeout"
+
+
+class TooManyEvents(RequestError):
+    """A producer over its rate."""
+
+    code = "too_many_events"
+    status = 429
+    title = "Too Many Events"
+
+
 class AssignmentError(EventStreamsError):
     """A Last-Event-ID that cannot be used; `fields` are added to the body (family B)."""
 
@@ -195,6 +212,7 @@ class RecordTooLarge(LogError):
     """A value over the largest that the log takes."""
 
     code = "record_too_large"
+    status = 400
 
 
 class LogFull(LogError):
@@ -228,6 +246,12 @@ class LogRefused(LogError):
         self.topic = topic
         self.errno = errno
         self.origin = origin
+
+
+class ProducerError(EventStreamsError):
+    """An intake service did not take a batch, or did not say what became of it."""
+
+    code = "producer"
 
 
 class SchemaError(EventStreamsError):

@@ -6,14 +6,18 @@ unchecked: stream names are configured ones, everything else is from a fixed set
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+# One more series for each counter that tells when it was made: nobody asks for it.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
     """The counters, gauges and histograms of one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: str = "eventstreams") -> None:
         self.registry = CollectorRegistry()
+        self._service = service
         r = self.registry
         self._open = Gauge("eventstreams_connections", "Streams that are open", registry=r)
         self._bytes = Counter("eventstreams_sent_bytes", "Bytes given to open streams", registry=r)
@@ -29,6 +33,22 @@ class Metrics:
         self._live = Counter("eventstreams_live_records", "Records read for live delivery", registry=r)
         self._delivery = Histogram(
             "eventstreams_delivery_seconds", "Time to deliver a batch to all at the head", registry=r
+        )
+        self._produced = Counter(
+            "eventgate_events_produced", "Events stored", ["service", "stream", "schema_uri"], registry=r
+        )
+        self._refused = Counter(
+            "eventgate_validation_errors",
+            "Events not stored, by the class of error",
+            ["service", "stream", "schema_uri", "error_type"],
+            registry=r,
+        )
+        self._in_flight = Gauge("eventstreams_intake_in_flight_bytes", "Bytes of requests being taken", registry=r)
+        self._hasty_lost = Counter("eventstreams_hasty_events_lost", "Hasty events that were not stored", registry=r)
+        self._errors_lost = Counter("eventstreams_error_events_lost", "Error events that were not stored", registry=r)
+        self._background = Counter("eventstreams_intake_background_failures", "Background work that failed", registry=r)
+        self._requests = Histogram(
+            "eventstreams_intake_request_seconds", "Time from a request's body to its answer", ["status"], registry=r
         )
 
     # -- subscriptions
@@ -70,6 +90,36 @@ class Metrics:
         """A live batch was delivered."""
         self._live.inc(records)
         self._delivery.observe(seconds)
+
+    # -- intake: the first two keep the names that dashboards of the original know
+
+    def event_accepted(self, stream: str, schema_uri: str) -> None:
+        """An event was stored. Both names are configured ones."""
+        self._produced.labels(self._service, stream, schema_uri).inc()
+
+    def event_refused(self, stream: str, schema_uri: str, error_type: str) -> None:
+        """An event was not stored; names that are not configured are given as `unknown`."""
+        self._refused.labels(self._service, stream, schema_uri, error_type).inc()
+
+    def intake_in_flight(self, size: int) -> None:
+        """So many bytes of requests are being taken now."""
+        self._in_flight.set(size)
+
+    def hasty_lost(self, count: int) -> None:
+        """Events acknowledged hastily were not stored."""
+        self._hasty_lost.inc(count)
+
+    def error_events_lost(self, count: int) -> None:
+        """Error events were not stored."""
+        self._errors_lost.inc(count)
+
+    def intake_background_failed(self) -> None:
+        """Background work ended with an exception."""
+        self._background.inc()
+
+    def request_answered(self, status: int, seconds: float) -> None:
+        """A POST was answered."""
+        self._requests.labels(str(status)).observe(seconds)
 
     def exposition(self) -> bytes:
         """Return the registry in Prometheus' text format."""

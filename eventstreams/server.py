@@ -1,28 +1,18 @@
-"""The gateway's process: services opened in order, served by uvicorn, drained on a signal, closed in reverse."""
+"""Servers: a listening socket, uvicorn on it, and an order in which they end."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from eventstreams.app import build_gateway
-from eventstreams.catalog.load import load_catalog
 from eventstreams.errors import ConfigurationError
-from eventstreams.eventlog.base import EventLog
-from eventstreams.eventlog.embedded.log import EmbeddedOptions
-from eventstreams.eventlog.open import open_log
-from eventstreams.metrics import Metrics
-from eventstreams.settings import Settings
-from eventstreams.subscribe.admission import Admission
-from eventstreams.subscribe.endpoints import StreamEndpoint
-from eventstreams.subscribe.engine import Engine, EngineOptions
 
 BACKLOG = 4096
 
@@ -53,44 +43,38 @@ class DrainingServer(uvicorn.Server):
         await self._drain()
 
 
-@asynccontextmanager
-async def open_log_of(settings: Settings) -> AsyncIterator[EventLog]:
-    """Open the event log that the settings name. Raises: ConfigurationError."""
-    options = EmbeddedOptions(settings.embedded.retention_age, settings.embedded.retention_bytes)
-    async with open_log(settings.log, embedded=options) as log:
-        yield log
+class SideServer(uvicorn.Server):
+    """A server beside the one that owns the process's signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the main server."""
+        yield
 
 
-async def serve(settings: Settings, log: EventLog, *, ready: Callable[[str], None]) -> None:
-    """Serve the gateway until a signal; calls `ready` with its URL. Raises: ConfigurationError."""
-    catalog = load_catalog(settings.streams)
-    gateway, metrics = settings.gateway, Metrics()
-    admission = Admission(metrics, per_client=gateway.connections_per_client, in_all=gateway.connections)
-    options = EngineOptions(
-        tail_bytes=gateway.tail_bytes,
-        block_cache_bytes=gateway.replay_bytes,
-        heartbeat=gateway.heartbeat,
-        send_timeout=gateway.send_timeout,
-    )
-    listener = listen(gateway.host, gateway.port)
-    async with Engine(log, options, metrics).open() as engine:
-
-        async def drain() -> None:
-            admission.draining = True
-            await engine.drain(gateway.drain_timeout)
-
-        endpoint = StreamEndpoint(engine, catalog, admission, resume_skew=gateway.resume_skew)
-        server = DrainingServer(uvicorn_config(build_gateway(endpoint)), drain)
-        host, port = listener.getsockname()[:2]
-        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        await server.serve([listener])
+@contextlib.asynccontextmanager
+async def beside(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve while the context lasts; requests under way are answered before it ends."""
+    server = SideServer(uvicorn_config(app))
+    serving = asyncio.create_task(server.serve([listener]), name="side server")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def uvicorn_config(app: ASGIApp) -> uvicorn.Config:
     """Return how uvicorn runs here: no Server header, no lifespan, logs left alone, 16 KiB of headers."""
     return uvicorn.Config(
-        app, http="httptools", ws="none", lifespan="off", server_header=False, log_level="warning", access_log=False
+        app, http="httptools", ws="none", lifespan="off", server_header=False, log_config=None, access_log=False
     )
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL at which a listening socket is reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def listen(host: str, port: int) -> socket.socket:

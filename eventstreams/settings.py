@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -33,6 +33,62 @@ class GatewaySettings(BaseModel):
     replay_bytes: int = Field(64 * 2**20, gt=0, description="Bytes of blocks that replaying clients share.")
 
 
+class IntakeSettings(BaseModel):
+    """Event intake."""
+
+    model_config = STRICT
+
+    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    port: int = Field(8192, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    service: str = Field("eventstreams-intake", description="Name of the service, in metrics and `/_info`.")
+    user_agent: str = Field("eventstreams-intake", description="`emitter_id` of error events.")
+    topic_prefix: str = Field("", description="Put before a stream's name to make its topic; `eqiad.` for instance.")
+    check_streams: bool = Field(True, description="Whether a stream must be configured, with the schema's title.")
+    schema_uri_fields: list[str] = Field(["$schema"], description="Fields of the schema's URI; the first there counts.")
+    stream_fields: list[str] = Field(["meta.stream"], description="Fields of the stream; the first there counts.")
+    id_field: str = Field("meta.id", description="Field of the event's id.")
+    dt_field: str = Field("meta.dt", description="Field of the time of arrival, which is the record's time too.")
+    schema_uri_query_param: str | None = Field(None, description="Query parameter that is `$schema` to events without.")
+    stream_query_param: str | None = Field(None, description="Query parameter that is the stream to events without.")
+    transforms: list[Literal["defaults", "edge_uniques", "test_kitchen"]] = Field(
+        ["defaults"], description="Steps before validation: stamping, subjects of experiments, refused user agents."
+    )
+    denied_user_agents: list[str] = Field(
+        [], description="Regular expressions of user agents that `test_kitchen` refuses."
+    )
+    formats: Literal["production", "strict"] = Field(
+        "production", description="Formats as today's validators take them, or as their RFCs say."
+    )
+    insecure_schemas: bool = Field(False, description="Whether schemas with unbounded patterns are used.")
+    error_stream: str | None = Field(None, description="Stream of the events that tell of refused ones; none without.")
+    error_reasons: list[str] = Field(
+        ["ValidationError", "HoistingError", "MalformedHeaderError"],
+        description="Classes of error that become events of the error stream.",
+    )
+    error_schema_uri: str = Field("/error/2.1.0", description="Schema of error events.")
+    max_body_bytes: int = Field(10 * 2**20, gt=0, description="Bytes of a request's body, inflated.")
+    max_event_bytes: int = Field(4 * 2**20, gt=0, description="Bytes of one event as stored.")
+    max_in_flight_bytes: int = Field(256 * 2**20, gt=0, description="Bytes of requests being taken; over it 503.")
+    body_timeout: float = Field(60.0, gt=0, description="Seconds in which a body must be whole.")
+    produce_timeout: float = Field(8.0, gt=0, description="Seconds in which the log must acknowledge; then 503.")
+    shutdown_timeout: float = Field(10.0, ge=0, description="Seconds in which a stopping process stores what it has.")
+    hasty: bool = Field(True, description="Whether `hasty` requests are answered before their events are stored.")
+    hasty_off: list[str] = Field([], description="Values of `hasty` that mean no; the original knows none.")
+    events_per_second: float = Field(0.0, ge=0, description="Events a second that a client may send; 0 is no limit.")
+    bytes_per_second: float = Field(0.0, ge=0, description="Bytes a second that a client may send; 0 is no limit.")
+    cors: str | None = Field("*", description="Access-Control-Allow-Origin; null sends no CORS headers.")
+    test_events: list[dict[str, Any]] = Field([], description="Events that `GET /v1/_test/events` takes.")
+
+
+class AdminSettings(BaseModel):
+    """The port for operators: metrics, health, readiness."""
+
+    model_config = STRICT
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int | None = Field(None, ge=0, le=65535, description="Port; 8093 for gateway and dev, 8193 for intake.")
+
+
 class EmbeddedSettings(BaseModel):
     """The embedded log."""
 
@@ -51,7 +107,19 @@ class Settings(BaseSettings):
 
     log: str = Field("embedded:data/events.db", description="The event log: embedded:PATH or embedded::memory:.")
     streams: str = Field("config/streams.yaml", description="File of the stream configuration.")
+    schemas: list[str] = Field(
+        ["config/schemas"], description="Schema repositories: directories and base URLs; the first that answers wins."
+    )
+    trusted_proxies: list[str] = Field(
+        [], description="Networks whose X-Client-IP and X-Forwarded-For are believed, as in 10.0.0.0/8."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] | None = Field(
+        None, description="The least level of log lines: info, warning for dev."
+    )
+    kafka: dict[str, Any] = Field({}, description="librdkafka properties, as in `sasl.username`.")
     gateway: GatewaySettings = Field(default_factory=lambda: GatewaySettings())
+    intake: IntakeSettings = Field(default_factory=lambda: IntakeSettings())
+    admin: AdminSettings = Field(default_factory=lambda: AdminSettings())
     embedded: EmbeddedSettings = Field(default_factory=lambda: EmbeddedSettings())
 
     @classmethod
@@ -88,7 +156,13 @@ class _Given(BaseModel):
     model_config = STRICT
     log: str
     streams: str
+    schemas: list[str]
+    trusted_proxies: list[str]
+    log_level: Literal["debug", "info", "warning", "error"] | None
+    kafka: dict[str, Any]
     gateway: GatewaySettings
+    intake: IntakeSettings
+    admin: AdminSettings
     embedded: EmbeddedSettings
 
 
@@ -116,13 +190,32 @@ def _read(path: str | None) -> dict[str, Any]:
 
 def _assign(values: dict[str, Any], assignment: str) -> None:
     name, equals, value = assignment.partition("=")
+    first, _, rest = name.partition(".")
+    if equals and first == "kafka" and rest:
+        # librdkafka's own names hold dots.
+        values["kafka"] = {**values["kafka"], rest: value}
+        return
     *slices, last = name.split(".")
     at: Any = values
     for part in slices:
         at = at.get(part) if isinstance(at, dict) else None
     if not equals or not isinstance(at, dict) or last not in at:
         raise ConfigurationError(f"--set {assignment!r}: expected name=value with the name of a setting")
-    at[last] = value
+    at[last] = _value(at[last], value, assignment)
+
+
+def _value(present: object, text: str, assignment: str) -> object:
+    """Return what a text on the command line means: lists and mappings in YAML, lists also joined by commas."""
+    if text == "null":
+        return None
+    if not isinstance(present, (list, dict)):
+        return text
+    if isinstance(present, list) and not text.startswith("["):
+        return text.split(",") if text else []
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as exc:
+        raise ConfigurationError(f"--set {assignment!r}: expected a value in YAML") from exc
 
 
 def _problem(error: Any) -> str:

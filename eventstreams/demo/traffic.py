@@ -1,18 +1,26 @@
-"""Believable traffic: changes on a few wikis, now and in the last ten minutes."""
+"""Believable traffic: changes on a few wikis, now and in the last ten minutes; some events are wrong, some canaries.
+
+The past goes straight to the log, as it was; the present through intake, as everybody's events do.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 import uuid
-from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
+from eventstreams.errors import ProducerError
 from eventstreams.eventlog.base import EventLog
-from eventstreams.records import NewRecord, TopicPartition
+from eventstreams.producer import Producer
+from eventstreams.records import NewRecord
+
+logger = logging.getLogger(__name__)
 
 WIKIS = {
     "enwiki": "en.wikipedia.org",
@@ -24,15 +32,21 @@ WIKIS = {
 }
 TITLES = ("Main Page", "Zürich", "東京", "Q42", "Cat", "SQLite", "Rain", "Café", "Apollo 11", "Chess")
 USERS = ("Ada", "Grace", "Linus", "Katherine", "CleanupBot", "ImportBot")
-KINDS = {"mediawiki.recentchange": 8, "mediawiki.revision-create": 3, "mediawiki.page-create": 1}
+SHARES = {"mediawiki.recentchange": 8, "mediawiki.revision-create": 3, "mediawiki.page-create": 1}
+SCHEMAS = {
+    "mediawiki.recentchange": "/mediawiki/recentchange/1.0.0",
+    "mediawiki.revision-create": "/mediawiki/revision/create/1.0.0",
+    "mediawiki.page-create": "/mediawiki/page/create/1.0.0",
+}
 HISTORY_SECONDS = 600
 HISTORY_PER_SECOND = 2
 CANARY_SHARE = 0.01
+INVALID_SHARE = 0.02
 
 
-def event(rng: random.Random, timestamp: int) -> tuple[str, Mapping[str, Any]]:
-    """Return a stream's name and an event of it, as of `timestamp` (ms)."""
-    stream = rng.choices(list(KINDS), list(KINDS.values()))[0]
+def event(rng: random.Random, timestamp: int) -> tuple[str, dict[str, Any]]:
+    """Return a stream's name and a valid event of it, as of `timestamp` (ms)."""
+    stream = rng.choices(list(SHARES), list(SHARES.values()))[0]
     wiki, domain = rng.choice(list(WIKIS.items()))
     title, user = rng.choice(TITLES), rng.choice(USERS)
     seconds, milliseconds = divmod(timestamp, 1000)
@@ -42,14 +56,41 @@ def event(rng: random.Random, timestamp: int) -> tuple[str, Mapping[str, Any]]:
         "id": str(uuid.UUID(int=rng.getrandbits(128), version=4)),
         "dt": dt,
         "domain": "canary" if rng.random() < CANARY_SHARE else domain,
-        "uri": f"https://{domain}/wiki/{title.replace(' ', '_')}",
+        "uri": f"https://{domain}/wiki/{quote(title.replace(' ', '_'))}",
     }
-    body: dict[str, Any] = {"$schema": f"/{stream.replace('.', '/')}/1.0.0", "meta": meta, "wiki": wiki}
+    revision = rng.randrange(1, 10**9)
+    body: dict[str, Any] = {"$schema": SCHEMAS[stream], "meta": meta, "wiki": wiki}
     if stream == "mediawiki.recentchange":
-        body |= {"type": rng.choice(("edit", "new", "log")), "title": title, "user": user, "bot": user.endswith("Bot")}
-    else:
-        body |= {"page_title": title, "rev_id": rng.randrange(10**9), "performer": {"user_text": user}}
-    return stream, body
+        return stream, body | _change(rng, title, user, revision, seconds)
+    performer = {"user_text": user, "user_is_bot": user.endswith("Bot")}
+    page = {"page_id": rng.randrange(1, 10**7), "page_title": title, "page_namespace": 0}
+    return stream, body | page | {"rev_id": revision, "rev_timestamp": dt, "performer": performer}
+
+
+def _change(rng: random.Random, title: str, user: str, revision: int, seconds: int) -> dict[str, Any]:
+    old = rng.randrange(100, 100_000)
+    return {
+        "type": rng.choice(("edit", "edit", "edit", "new", "log")),
+        "title": title,
+        "namespace": rng.choice((0, 0, 0, 1, 4, 14)),
+        "user": user,
+        "bot": user.endswith("Bot"),
+        "minor": rng.random() < 0.3,
+        "comment": rng.choice(("Fix a typo", "Add a source", "Update figures", "Sort the list", "")),
+        "timestamp": seconds,
+        "length": {"old": old, "new": old + rng.randrange(-90, 400)},
+        "revision": {"old": max(1, revision - rng.randrange(1, 1000)), "new": revision},
+    }
+
+
+def spoiled(rng: random.Random, body: dict[str, Any]) -> dict[str, Any]:
+    """Return an event with a mistake as producers make them."""
+    mistake = rng.choice(("wiki", "type", "schema"))
+    if mistake == "wiki":
+        return {name: value for name, value in body.items() if name != "wiki"}
+    if mistake == "type":
+        return {**body, "wiki": 42}
+    return {**body, "$schema": "/mediawiki/nothing/1.0.0"}
 
 
 def records(rng: random.Random, timestamp: int, count: int) -> list[NewRecord]:
@@ -58,16 +99,27 @@ def records(rng: random.Random, timestamp: int, count: int) -> list[NewRecord]:
     return [NewRecord(stream, orjson.dumps(body), None, timestamp) for stream, body in made]
 
 
-async def run(log: EventLog, per_second: float) -> None:
-    """Append events at this rate until cancelled; first the last ten minutes', where the log holds none."""
+async def run(log: EventLog, per_second: float, intake_url: str) -> None:
+    """Send events at this rate until cancelled; first append the last ten minutes', where the log holds none."""
     rng = random.Random()
+    await _append_history(log, rng)
+    async with Producer(intake_url) as producer:
+        while True:
+            _, body = event(rng, time.time_ns() // 1_000_000)
+            if rng.random() < INVALID_SHARE:
+                body = spoiled(rng, body)
+            try:
+                await producer.send([body])
+            except ProducerError as exc:
+                logger.warning("demo event was not taken", extra={"cause": exc.message})
+            await asyncio.sleep(rng.expovariate(per_second))
+
+
+async def _append_history(log: EventLog, rng: random.Random) -> None:
+    partitions = [partition for stream in SHARES for partition in await log.partitions(stream)]
+    extents = await log.extents(partitions) if partitions else {}
+    if any(extent.end for extent in extents.values()):
+        return
     now = time.time_ns() // 1_000_000
-    if not await log.partitions("mediawiki.recentchange"):
-        for second in range(HISTORY_SECONDS, 0, -1):
-            await log.append(records(rng, now - second * 1000, HISTORY_PER_SECOND))
-    for stream in KINDS:
-        if not await log.partitions(stream):
-            raise RuntimeError(f"demo history made no event of {TopicPartition(stream, 0)}")
-    while True:
-        await log.append(records(rng, time.time_ns() // 1_000_000, 1))
-        await asyncio.sleep(rng.expovariate(per_second))
+    for second in range(HISTORY_SECONDS, 0, -1):
+        await log.append(records(rng, now - second * 1000, HISTORY_PER_SECOND))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from eventstreams.errors import SchemaNotFound
 
-PATTERN = re.compile(r"/?((?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)+)(\d+\.\d+\.\d+|latest)", re.ASCII)
+PATTERN = re.compile(r"/?((?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)+)(\d+\.\d+\.\d+|latest)#?", re.ASCII)
 MAX_CHARACTERS = 500
 
 
@@ -22,7 +22,7 @@ class SchemaUri(NamedTuple):
 
 
 def parse_schema_uri(text: object, *, latest: bool = False) -> SchemaUri:
-    """Parse a URI as events give it: relative, without host, query, fragment or escapes.
+    """Parse a URI as events give it: relative, without host, query, escapes, or a fragment that is not empty.
 
     Raises: SchemaNotFound.
     """

@@ -1,0 +1,183 @@
+"""The processes that the command line starts: gateway, intake, and both with demo traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from starlette.types import ASGIApp
+
+from eventstreams.addresses import parse_networks
+from eventstreams.app import build_gateway
+from eventstreams.asgi import AdminApp, RequestLog
+from eventstreams.demo import traffic
+from eventstreams.eventlog.embedded.log import EmbeddedLog
+from eventstreams.schemas.formats import formats
+from eventstreams.schemas.validation import Validators
+from eventstreams.server import DrainingServer, beside, listen, url_of, uvicorn_config
+from eventstreams.services import Services, open_services
+from eventstreams.settings import IntakeSettings, Settings
+from eventstreams.subscribe.admission import Admission
+from eventstreams.subscribe.endpoints import StreamEndpoint
+from eventstreams.subscribe.engine import Engine, EngineOptions
+from intake.app import build_intake
+from intake.endpoints import EndpointOptions, EventsEndpoint
+from intake.limits import RateLimits
+from intake.options import IntakeOptions
+from intake.paths import dotted
+from intake.pipeline import Intake
+
+GATEWAY_ADMIN_PORT = 8093
+INTAKE_ADMIN_PORT = 8193
+READY_TIMEOUT = 2.0
+"""Seconds in which the log must answer for the process to be ready: orchestrators ask with a few seconds' patience."""
+
+Drain = Callable[[], Awaitable[None]]
+Ready = Callable[..., None]
+
+
+async def gateway(settings: Settings, ready: Ready) -> None:
+    """Serve the gateway until a signal; calls `ready` with its URL. Raises: ConfigurationError."""
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(contextlib.closing(listen(settings.gateway.host, settings.gateway.port)))
+        admin = stack.enter_context(contextlib.closing(_admin_listener(settings, GATEWAY_ADMIN_PORT)))
+        services = await stack.enter_async_context(open_services(settings))
+        await stack.enter_async_context(_admin(services, admin))
+        app, drain = await stack.enter_async_context(_gateway_app(settings, services))
+        ready(url_of(listener))
+        await DrainingServer(uvicorn_config(app), drain).serve([listener])
+
+
+async def intake(settings: Settings, ready: Ready) -> None:
+    """Serve intake until a signal; calls `ready` with its URL. Raises: ConfigurationError."""
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(contextlib.closing(listen(settings.intake.host, settings.intake.port)))
+        admin = stack.enter_context(contextlib.closing(_admin_listener(settings, INTAKE_ADMIN_PORT)))
+        services = await stack.enter_async_context(open_services(settings))
+        await stack.enter_async_context(_admin(services, admin))
+        app = await stack.enter_async_context(_intake_app(settings, services))
+        ready(url_of(listener))
+        await DrainingServer(uvicorn_config(app), _nothing).serve([listener])
+
+
+async def dev(settings: Settings, rate: float, ready: Ready) -> None:
+    """Serve both with demo traffic until a signal; calls `ready` with both URLs. Raises: ConfigurationError."""
+    async with AsyncExitStack() as stack:
+        at_gateway = stack.enter_context(contextlib.closing(listen(settings.gateway.host, settings.gateway.port)))
+        at_intake = stack.enter_context(contextlib.closing(listen(settings.intake.host, settings.intake.port)))
+        admin = stack.enter_context(contextlib.closing(_admin_listener(settings, GATEWAY_ADMIN_PORT)))
+        services = await stack.enter_async_context(open_services(settings))
+        await _create_topics(services)
+        await stack.enter_async_context(_admin(services, admin))
+        app, drain = await stack.enter_async_context(_gateway_app(settings, services))
+        taking = await stack.enter_async_context(_intake_app(settings, services))
+        await stack.enter_async_context(beside(taking, at_intake))
+        await stack.enter_async_context(_demo(services, rate, url_of(at_intake)))
+        ready(url_of(at_gateway), url_of(at_intake))
+        await DrainingServer(uvicorn_config(app), drain).serve([at_gateway])
+
+
+async def _nothing() -> None:
+    """Intake has no streams to end: its requests end by themselves."""
+
+
+async def _create_topics(services: Services) -> None:
+    """Make the streams' topics in the embedded log; on Kafka that is the operator's decision."""
+    if isinstance(services.log, EmbeddedLog):
+        for topic in sorted({topic for stream in services.catalog.all() for topic in stream.topics}):
+            await services.log.create_topic(topic)
+
+
+@asynccontextmanager
+async def _demo(services: Services, rate: float, intake_url: str) -> AsyncIterator[None]:
+    producing = asyncio.create_task(traffic.run(services.log, rate, intake_url), name="demo traffic")
+    try:
+        yield
+    finally:
+        producing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await producing
+
+
+def _admin_listener(settings: Settings, port: int) -> socket.socket:
+    chosen = settings.admin.port
+    return listen(settings.admin.host, port if chosen is None else chosen)
+
+
+def _admin(services: Services, listener: socket.socket) -> contextlib.AbstractAsyncContextManager[None]:
+    async def ready() -> None:
+        await services.log.check(READY_TIMEOUT)
+
+    return beside(AdminApp(services.metrics.exposition, ready), listener)
+
+
+@asynccontextmanager
+async def _gateway_app(settings: Settings, services: Services) -> AsyncIterator[tuple[ASGIApp, Drain]]:
+    given = settings.gateway
+    admission = Admission(services.metrics, per_client=given.connections_per_client, in_all=given.connections)
+    options = EngineOptions(
+        tail_bytes=given.tail_bytes,
+        block_cache_bytes=given.replay_bytes,
+        heartbeat=given.heartbeat,
+        send_timeout=given.send_timeout,
+    )
+    async with Engine(services.log, options, services.metrics).open() as engine:
+
+        async def drain() -> None:
+            admission.draining = True
+            await engine.drain(given.drain_timeout)
+
+        endpoint = StreamEndpoint(engine, services.catalog, admission, resume_skew=given.resume_skew)
+        yield RequestLog(build_gateway(endpoint)), drain
+
+
+@asynccontextmanager
+async def _intake_app(settings: Settings, services: Services) -> AsyncIterator[ASGIApp]:
+    given, metrics = settings.intake, services.metrics
+    validators = Validators(services.repository, formats(given.formats), insecure=given.insecure_schemas)
+    catalog = services.catalog if given.check_streams else None
+    intake = Intake(services.log, validators, catalog, intake_options(given), metrics)
+    async with intake.open(given.shutdown_timeout):
+        limits = RateLimits(events_per_second=given.events_per_second, bytes_per_second=given.bytes_per_second)
+        endpoint = EventsEndpoint(intake, limits, metrics, _endpoint_options(settings))
+        app = build_intake(
+            endpoint, catalog, service=given.service, test_events=bool(given.test_events), cors=given.cors
+        )
+        yield RequestLog(app)
+
+
+def _endpoint_options(settings: Settings) -> EndpointOptions:
+    given = settings.intake
+    return EndpointOptions(
+        max_body_bytes=given.max_body_bytes,
+        body_timeout=given.body_timeout,
+        trusted=parse_networks(settings.trusted_proxies),
+        hasty=given.hasty,
+        hasty_off=frozenset(given.hasty_off),
+        test_events=given.test_events,
+    )
+
+
+def intake_options(given: IntakeSettings) -> IntakeOptions:
+    """Return the pipeline's options as the settings have them."""
+    return IntakeOptions(
+        service=given.service,
+        user_agent=given.user_agent,
+        topic_prefix=given.topic_prefix,
+        schema_uri_fields=[dotted(field) for field in given.schema_uri_fields],
+        stream_fields=[dotted(field) for field in given.stream_fields],
+        id_field=dotted(given.id_field),
+        dt_field=dotted(given.dt_field),
+        schema_uri_parameter=given.schema_uri_query_param,
+        stream_parameter=given.stream_query_param,
+        error_stream=given.error_stream,
+        error_reasons=frozenset(given.error_reasons),
+        error_schema_uri=given.error_schema_uri,
+        transforms=given.transforms,
+        denied_user_agents=given.denied_user_agents,
+        max_event_bytes=given.max_event_bytes,
+        max_in_flight_bytes=given.max_in_flight_bytes,
+    )

@@ -1,0 +1,59 @@
+"""What every process stands on: log, schemas, stream configuration, metrics; opened in order, closed in reverse."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from eventstreams.catalog.load import load_catalog
+from eventstreams.catalog.streams import StreamCatalog
+from eventstreams.errors import ConfigurationError
+from eventstreams.eventlog.base import EventLog
+from eventstreams.eventlog.embedded.log import EmbeddedOptions
+from eventstreams.eventlog.open import open_log
+from eventstreams.metrics import Metrics
+from eventstreams.schemas.repository import ChainRepository, DirectoryRepository, HttpRepository, SchemaRepository
+from eventstreams.settings import Settings
+
+SCHEMA_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+SCHEMES = ("http://", "https://")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Open services of one process."""
+
+    log: EventLog
+    repository: SchemaRepository
+    catalog: StreamCatalog
+    metrics: Metrics
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Open what the settings name. Raises: ConfigurationError."""
+    async with AsyncExitStack() as stack:
+        metrics = Metrics(settings.intake.service)
+        catalog = load_catalog(settings.streams)
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=SCHEMA_TIMEOUT, trust_env=False))
+        repository = _repository(settings.schemas, http)
+        options = EmbeddedOptions(settings.embedded.retention_age, settings.embedded.retention_bytes)
+        log = await stack.enter_async_context(open_log(settings.log, embedded=options))
+        yield Services(log, repository, catalog, metrics)
+
+
+def _repository(places: Sequence[str], http: httpx.AsyncClient) -> SchemaRepository:
+    """Return the repositories as one, in their order. Raises: ConfigurationError for a directory that is not there."""
+    repositories: list[SchemaRepository] = []
+    for place in places:
+        if place.startswith(SCHEMES):
+            repositories.append(HttpRepository(place, http))
+        elif Path(place).is_dir():
+            repositories.append(DirectoryRepository(Path(place)))
+        else:
+            raise ConfigurationError(f"schemas {place!r}: expected a directory or a base URL, found neither")
+    return ChainRepository(repositories)

@@ -1,0 +1,85 @@
+"""`eventstreams tail`: a stream on the terminal, resumed by itself after a cut."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+import click
+import httpx
+import httpx_sse
+import orjson
+
+LONGEST_PAUSE = 30.0
+READ_TIMEOUT = 60.0
+"""Seconds without a byte, four heartbeats, after which the connection is taken for dead."""
+
+EXIT_REFUSED = 2
+
+
+@click.command()
+@click.argument("streams")
+@click.option("--url", default="http://127.0.0.1:8092", show_default=True, help="Gateway to read from.")
+@click.option("--since", metavar="TIME", help="Start at this time: ISO 8601, or milliseconds since the epoch.")
+@click.option("--filter", "filters", metavar="CEL", multiple=True, help="Only events that match; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print each event as a line of JSON.")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many events.")
+def tail(streams: str, url: str, since: str | None, filters: tuple[str, ...], as_json: bool, count: int | None) -> None:
+    """Show the events of STREAMS (names joined by commas) as they come.
+
+    \b
+    Example: eventstreams tail recentchange --json | jq .title
+    Example: eventstreams tail page-create --since 2026-01-05T10:00:00Z --count 10
+    """
+    params = [("since", since)] if since else []
+    params += [("filter", text) for text in filters]
+    shown = 0
+    with httpx.Client(timeout=httpx.Timeout(10.0, read=READ_TIMEOUT), trust_env=False) as http:
+        for data in _events(http, f"{url.rstrip('/')}/v2/stream/{streams}", params):
+            click.echo(data if as_json else _line(data))
+            shown += 1
+            if shown == count:
+                return
+
+
+def _events(http: httpx.Client, url: str, params: list[tuple[str, str]]) -> Iterator[str]:
+    """Yield the data of each event for ever; exits the process where the gateway refuses."""
+    last_id, pause = "", 1.0
+    while True:
+        headers = {"last-event-id": last_id} if last_id else {}
+        try:
+            with httpx_sse.connect_sse(http, "GET", url, params=params, headers=headers) as source:
+                _check(source.response)
+                for event in source.iter_sse():
+                    last_id, pause = event.id or last_id, 1.0
+                    if event.retry is not None:
+                        pause = event.retry / 1000
+                    if event.event == "message" and event.data:
+                        yield event.data
+                    elif event.event in ("gap", "error"):
+                        click.echo(f"{event.event}: {event.data}", err=True)
+        except (httpx.TransportError, httpx_sse.SSEError) as exc:
+            click.echo(f"connection lost ({exc!r}), again in {pause:.0f} s", err=True)
+        time.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _check(response: httpx.Response) -> None:
+    if response.status_code == 200:
+        return
+    response.read()
+    if response.status_code in (429, 503):
+        raise httpx.RemoteProtocolError(f"status {response.status_code}")
+    click.echo(f"eventstreams: {response.status_code}: {response.text.strip()[:2000]}", err=True)
+    sys.exit(EXIT_REFUSED)
+
+
+def _line(data: str) -> str:
+    try:
+        event = orjson.loads(data)
+        meta = event["meta"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return data
+    what = event.get("title") or event.get("page_title") or meta.get("id", "")
+    return "  ".join(str(part) for part in (meta.get("dt", "-"), meta.get("stream", "-"), event.get("wiki", "-"), what))

@@ -1,0 +1,124 @@
+"""Intake as an ASGI app: routes regardless of case and of one slash at the end, headers on every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from eventstreams import __version__
+from eventstreams.asgi import StandardHeaders, not_found, standard_headers
+from eventstreams.catalog.streams import StreamCatalog
+from intake.endpoints import EventsEndpoint, json_response
+from intake.spec import openapi
+
+ROBOTS = "User-agent: *\nDisallow: /\n"
+CSP = (
+    "default-src 'self'; object-src 'none'; media-src 'none'; img-src 'none'; style-src 'none'; base-uri 'self';"
+    " frame-ancestors 'self'"
+)
+HOME = "https://wikitech.wikimedia.org/wiki/Event_Platform/EventGate"
+STREAM_CONFIGS = "/v1/stream-configs"
+
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class IntakeApp:
+    """Answers by method and path."""
+
+    def __init__(
+        self, events: EventsEndpoint, catalog: StreamCatalog | None, *, service: str, test_events: bool
+    ) -> None:
+        self._events = events
+        self._catalog = catalog
+        self._info = {
+            "name": service,
+            "version": __version__,
+            "description": "Takes events for an event log, validated against their schemas",
+            "home": HOME,
+        }
+        self._has_test_events = test_events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError(f"scope {scope['type']!r}: this app serves http only")
+        routes = self._routes(scope)
+        method = "GET" if scope["method"] == "HEAD" and "GET" in routes else scope["method"]
+        handler = routes.get(method)
+        if handler is None and routes and method == "OPTIONS":
+            handler = _options(routes)
+        if handler is None and "POST" in routes:
+            handler = Response("Method Not Allowed\n", 405, {"allow": "POST"}, "text/plain; charset=utf-8")
+        await (handler or not_found(scope))(scope, receive, send)
+
+    def _routes(self, scope: Scope) -> dict[str, Handler]:
+        path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        page = path.lower()
+        if page.endswith("/") and page != "/":
+            page = page[:-1]
+        if page == "/v1/events":
+            return {"POST": self._events.post}
+        if page == "/v1/_test/events" and self._has_test_events:
+            return {"GET": self._events.test_events}
+        answer = self._page(page, path, scope)
+        return {} if answer is None else {"GET": answer}
+
+    def _page(self, page: str, path: str, scope: Scope) -> Response | None:
+        if page == "/robots.txt":
+            return Response(ROBOTS, media_type="text/plain; charset=utf-8")
+        if page == "/_info":
+            return json_response(self._info)
+        if page == "/_info/home":
+            return RedirectResponse(HOME, 301)
+        if page in ("/_info/name", "/_info/version"):
+            return json_response({page[7:]: self._info[page[7:]]})
+        if page == STREAM_CONFIGS or page.startswith(STREAM_CONFIGS + "/"):
+            return self._stream_configs(unquote(path[len(STREAM_CONFIGS) :]).strip("/"))
+        if page == "/":
+            query = scope["query_string"].decode("latin-1")
+            names = {part.partition("=")[0] for part in query.split("&")}
+            if "spec" in names:
+                return json_response(openapi(self._info))
+            if "doc" in names:
+                return Response(_DOC, media_type="text/html; charset=utf-8")
+        return None
+
+    def _stream_configs(self, names: str) -> Response | None:
+        if self._catalog is None:
+            return None
+        configs: dict[str, Any] = {s.name: s.settings for s in self._catalog.all() if s.alias_of is None}
+        if names:
+            wanted = names.replace("|", ",").split(",")
+            found = ((name, self._catalog.find(name)) for name in wanted)
+            configs = {name: stream.settings for name, stream in found if stream is not None}
+        return json_response(configs)
+
+
+def _options(routes: dict[str, Handler]) -> Response:
+    allow = "POST" if "POST" in routes else "GET,HEAD"
+    return Response(allow, headers={"allow": allow}, media_type="text/html; charset=utf-8")
+
+
+_DOC = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Event intake</title></head>
+<body><h1>Event intake</h1>
+<p>POST one event or a list of them as JSON to <code>/v1/events</code>.
+The <a href="/?spec">OpenAPI description</a> tells parameters and answers.</p></body></html>
+"""
+
+
+def build_intake(
+    events: EventsEndpoint,
+    catalog: StreamCatalog | None,
+    *,
+    service: str,
+    test_events: bool = False,
+    cors: str | None = "*",
+    csp: str | None = CSP,
+) -> ASGIApp:
+    """Return intake around its endpoint; None leaves CORS or the security headers out."""
+    app = IntakeApp(events, catalog, service=service, test_events=test_events)
+    return StandardHeaders(app, standard_headers(cors, csp, methods="post"))

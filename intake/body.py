@@ -1,0 +1,108 @@
+"""A request's body: media type, charset, content coding and size checked, then its bytes as UTF-8 JSON text."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import zlib
+from collections.abc import Mapping
+
+from starlette.types import Receive
+
+from eventstreams.errors import MalformedBody, PayloadTooLarge, RequestTimeout, UnsupportedMedia
+
+JSON_TYPES = frozenset({"application/json", "text/plain", "application/reports+json"})
+CODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 47}
+"""Window bits for zlib; deflate is taken with or without its header."""
+
+
+class Disconnected(Exception):
+    """The client went before its body was whole."""
+
+
+async def read_body(receive: Receive, headers: Mapping[str, str], *, max_bytes: int, timeout: float) -> bytes | None:
+    """Return the body, inflated and in UTF-8; None where its media type is none of those read as JSON.
+
+    Raises:
+        UnsupportedMedia: a charset or content coding that is not read.
+        PayloadTooLarge: more than `max_bytes` after inflating.
+        MalformedBody: bytes that are not in the coding or charset they claim.
+        RequestTimeout: the body was not whole after `timeout` seconds.
+        Disconnected: the client went.
+    """
+    media, charset = _media_type(headers.get("content-type", ""))
+    if media not in JSON_TYPES:
+        return None
+    coding = headers.get("content-encoding", "identity").strip().lower() or "identity"
+    if coding != "identity" and coding not in CODINGS:
+        raise UnsupportedMedia(f"content-encoding {coding[:100]!r}: expected gzip, deflate or identity")
+    decoder = _decoder(charset)
+    claimed = headers.get("content-length", "")
+    if coding == "identity" and claimed.isdecimal() and int(claimed) > max_bytes:
+        raise PayloadTooLarge(f"body of {claimed} bytes: at most {max_bytes} are taken")
+    try:
+        async with asyncio.timeout(timeout):
+            body = await _collect(receive, coding, max_bytes)
+    except TimeoutError as exc:
+        raise RequestTimeout(f"body was not whole after {timeout:g} seconds") from exc
+    if decoder is None:
+        return body
+    try:
+        return decoder(body, "replace")[0].encode("utf-8", "replace")
+    except UnicodeError as exc:
+        raise MalformedBody(f"body is not in charset {charset}: {exc}") from exc
+
+
+def _media_type(value: str) -> tuple[str, str]:
+    media, *parameters = value.split(";")
+    charset = "utf-8"
+    for parameter in parameters:
+        name, _, text = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            charset = text.strip().strip("\"'").lower()
+    return media.strip().lower(), charset
+
+
+def _decoder(charset: str) -> codecs._Decoder | None:
+    if charset in ("utf-8", "utf8"):
+        return None
+    try:
+        if charset.startswith("utf-"):
+            return codecs.lookup(charset).decode
+    except LookupError:
+        pass
+    raise UnsupportedMedia(f"charset {charset[:100]!r}: expected utf-8 or another of Unicode's")
+
+
+async def _collect(receive: Receive, coding: str, max_bytes: int) -> bytes:
+    inflate = None if coding == "identity" else zlib.decompressobj(CODINGS[coding])
+    parts: list[bytes] = []
+    size = 0
+    first = True
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        more = message.get("more_body", False)
+        part = message.get("body", b"")
+        if inflate is not None and part:
+            if first and coding == "deflate" and part[0] & 0x0F != 8:
+                inflate = zlib.decompressobj(-15)
+            part = _inflate(inflate, part, max_bytes - size)
+            first = False
+        size += len(part)
+        if size > max_bytes:
+            raise PayloadTooLarge(f"body of more than {max_bytes} bytes: no more are taken")
+        parts.append(part)
+    if inflate is not None and size and not inflate.eof:
+        raise MalformedBody(f"body is not whole in content-encoding {coding}")
+    return b"".join(parts)
+
+
+def _inflate(inflate: zlib._Decompress, part: bytes, room: int) -> bytes:
+    """Return what `part` holds, one byte over `room` at most: a small body may inflate to a huge one."""
+    try:
+        return inflate.decompress(part, room + 1)
+    except zlib.error as exc:
+        raise MalformedBody(f"body is not in its content-encoding: {exc}") from exc
