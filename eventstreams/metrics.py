@@ -50,6 +50,15 @@ class Metrics:
         self._requests = Histogram(
             "eventstreams_intake_request_seconds", "Time from a request's body to its answer", ["status"], registry=r
         )
+        self._refreshes = Counter(
+            "eventstreams_catalog_refreshes", "Readings of the stream configuration", ["result"], registry=r
+        )
+
+    # -- stream configuration
+
+    def catalog_refreshed(self, *, ok: bool) -> None:
+        """The stream configuration was read again, or could not be."""
+        self._refreshes.labels("ok" if ok else "failed").inc()
 
     # -- subscriptions
 

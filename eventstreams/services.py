@@ -9,7 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from eventstreams.catalog.load import load_catalog
+from eventstreams.catalog.load import CatalogOptions
+from eventstreams.catalog.refresh import open_catalog
 from eventstreams.catalog.streams import StreamCatalog
 from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.base import EventLog
@@ -38,12 +39,25 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Open what the settings name. Raises: ConfigurationError."""
     async with AsyncExitStack() as stack:
         metrics = Metrics(settings.intake.service)
-        catalog = load_catalog(settings.streams)
+        catalog = await stack.enter_async_context(
+            open_catalog(settings.streams, catalog_options(settings), metrics, ttl=settings.streams_ttl)
+        )
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=SCHEMA_TIMEOUT, trust_env=False))
         repository = _repository(settings.schemas, http)
         options = EmbeddedOptions(settings.embedded.retention_age, settings.embedded.retention_bytes)
         log = await stack.enter_async_context(open_log(settings.log, embedded=options))
         yield Services(log, repository, catalog, metrics)
+
+
+def catalog_options(settings: Settings) -> CatalogOptions:
+    """Return how the settings have stream configuration read."""
+    return CatalogOptions(
+        object_path=settings.streams_object_path,
+        defaults=settings.stream_defaults,
+        overrides=settings.stream_overrides,
+        allowed=settings.allowed_streams,
+        headers=settings.streams_headers,
+    )
 
 
 def _repository(places: Sequence[str], http: httpx.AsyncClient) -> SchemaRepository:

@@ -106,7 +106,17 @@ class Settings(BaseSettings):
     )
 
     log: str = Field("embedded:data/events.db", description="The event log: embedded:PATH or embedded::memory:.")
-    streams: str = Field("config/streams.yaml", description="File of the stream configuration.")
+    streams: str | list[str] = Field(
+        "config/streams.yaml", description="Stream configuration: file, directory or URL, or a list; later ones win."
+    )
+    streams_object_path: str | None = Field(
+        None, description="Dotted path of the streams in it; null takes `streams` where there is one."
+    )
+    streams_ttl: float = Field(0.0, ge=0, description="Seconds after which it is read again; 0 is never.")
+    streams_headers: dict[str, str] = Field({}, description="Headers with which URLs are fetched.")
+    stream_defaults: dict[str, dict[str, Any]] = Field({}, description="Settings by stream, laid under.")
+    stream_overrides: dict[str, dict[str, Any]] = Field({}, description="Settings by stream, laid over.")
+    allowed_streams: list[str] | None = Field(None, description="Streams that the gateway serves; null is all.")
     schemas: list[str] = Field(
         ["config/schemas"], description="Schema repositories: directories and base URLs; the first that answers wins."
     )
@@ -155,7 +165,13 @@ def load_settings(path: str | None = None, assignments: Sequence[str] = ()) -> S
 class _Given(BaseModel):
     model_config = STRICT
     log: str
-    streams: str
+    streams: str | list[str]
+    streams_object_path: str | None
+    streams_ttl: float
+    streams_headers: dict[str, str]
+    stream_defaults: dict[str, dict[str, Any]]
+    stream_overrides: dict[str, dict[str, Any]]
+    allowed_streams: list[str] | None
     schemas: list[str]
     trusted_proxies: list[str]
     log_level: Literal["debug", "info", "warning", "error"] | None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import click
 
-from eventstreams.catalog.load import load_catalog
-from eventstreams.catalog.streams import StreamCatalog
+from eventstreams.catalog.load import Problem, check
+from eventstreams.catalog.streams import StreamConfig
 from eventstreams.errors import ConfigurationError
+from eventstreams.services import catalog_options
 from eventstreams.settings import load_settings
 
 EXIT_PROBLEMS = 1
@@ -22,9 +24,10 @@ def streams() -> None:
     """Show and check the stream configuration."""
 
 
-def _load(config: str | None, assignments: tuple[str, ...]) -> StreamCatalog:
+def _load(config: str | None, assignments: tuple[str, ...]) -> tuple[Sequence[StreamConfig], Sequence[Problem]]:
     try:
-        return load_catalog(load_settings(config, assignments).streams)
+        settings = load_settings(config, assignments)
+        return check(settings.streams, catalog_options(settings))
     except ConfigurationError as exc:
         click.echo(f"eventstreams: {exc}", err=True)
         sys.exit(EXIT_PROBLEMS)
@@ -38,7 +41,7 @@ def list_command(config: str | None, assignments: tuple[str, ...]) -> None:
 
     Example: eventstreams streams list --set streams=config/streams.yaml
     """
-    for stream in _load(config, assignments).all():
+    for stream in _load(config, assignments)[0]:
         note = f" (alias of {stream.alias_of})" if stream.alias_of else ""
         click.echo(f"{stream.name}{note}\t{stream.schema_title or '-'}\t{','.join(stream.topics) or '-'}")
 
@@ -51,4 +54,9 @@ def check_command(config: str | None, assignments: tuple[str, ...]) -> None:
 
     Example: eventstreams streams check --set streams=config/streams.yaml
     """
-    click.echo(f"{len(_load(config, assignments).all())} streams, nothing wrong")
+    found, problems = _load(config, assignments)
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    click.echo(f"{len(found)} streams, {len(problems) or 'nothing'} wrong")
+    if problems:
+        sys.exit(EXIT_PROBLEMS)

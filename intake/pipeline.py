@@ -203,7 +203,6 @@ class Intake:
         try:
             return await self._validators.get(uri)
         except SchemaError as exc:
-            logger.warning("schema was not loaded", extra={"uri": uri[:500], "cause": exc.message[:500]})
             return exc
 
     # -- one event

@@ -1,64 +1,248 @@
-"""From a file of stream configuration to a catalogue."""
+"""From documents to a catalogue: shapes told apart, defaults laid under, overrides over, every entry checked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from eventstreams.catalog.streams import StreamCatalog, StreamConfig
+from eventstreams.catalog.merge import lay_over
+from eventstreams.catalog.sources import Document, read
+from eventstreams.catalog.streams import StreamCatalog, StreamConfig, TopicSettings
 from eventstreams.errors import ConfigurationError
 
+logger = logging.getLogger(__name__)
 
-def load_catalog(path: str) -> StreamCatalog:
-    """Read a stream configuration: YAML or JSON, streams by name, possibly below the key `streams`. Blocking.
+PHP_STREAMS, PHP_DEFAULTS, PHP_WIKI = "wgEventStreams", "wgEventStreamsDefaultSettings", "default"
+TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
+MAX_TOLD = 10
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogOptions:
+    """How stream configuration is read."""
+
+    object_path: str | None = None
+    """Dotted path of the streams in each document; None takes `streams` where there is one."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Settings by stream name, laid under; streams that are only here are added."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Settings by stream name, laid over the streams that there are."""
+    allowed: Sequence[str] | None = None
+    """The streams that the gateway serves; None is all."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers for URLs."""
+
+
+class Problem(NamedTuple):
+    """Something wrong in stream configuration."""
+
+    source: str
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}: {self.message}"
+
+
+class _Entry(NamedTuple):
+    """A stream's settings as one document gives them, and where."""
+
+    document: Document
+    path: tuple[str | int, ...]
+    settings: Any
+
+
+def load_catalog(sources: str | Sequence[str], options: CatalogOptions | None = None) -> StreamCatalog:
+    """Read stream configuration from files, directories and URLs; later sources win, stream by stream. Blocking.
+
+    Raises: ConfigurationError that tells what is wrong, with file and line.
+    """
+    return StreamCatalog(load_streams(sources, options or CatalogOptions()))
+
+
+def load_streams(sources: str | Sequence[str], options: CatalogOptions) -> Sequence[StreamConfig]:
+    """Return the streams in the order of the configuration, aliases after them. Blocking.
 
     Raises: ConfigurationError.
     """
-    try:
-        document = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ConfigurationError(f"stream configuration {path} cannot be read: {exc.strerror}") from exc
-    except (YAMLError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"stream configuration {path} is no YAML or JSON: {exc}") from exc
-    streams = document.get("streams", document) if isinstance(document, dict) else None
-    if not isinstance(streams, dict) or not streams:
-        raise ConfigurationError(f"stream configuration {path}: expected streams by name, found none")
-    found: list[StreamConfig] = []
-    for name, settings in streams.items():
-        if not str(name).startswith("/"):
-            found += _stream(str(name), settings, path)
-    return StreamCatalog(found)
+    streams, problems = check(sources, options)
+    if problems:
+        more = f"; and {len(problems) - MAX_TOLD} more" if len(problems) > MAX_TOLD else ""
+        raise ConfigurationError("; ".join(map(str, problems[:MAX_TOLD])) + more)
+    return streams
 
 
-def _stream(name: str, settings: object, path: str) -> Sequence[StreamConfig]:
-    if not isinstance(settings, dict):
-        raise ConfigurationError(f"stream {name} in {path}: expected settings by name, found {settings!r}")
-    topics = _names(settings, "topics", name, path)
+def check(sources: str | Sequence[str], options: CatalogOptions) -> tuple[Sequence[StreamConfig], Sequence[Problem]]:
+    """Return the usable streams, and all that is wrong with the others. Blocking.
+
+    Raises: ConfigurationError where a source cannot be read, or holds no streams at all.
+    """
+    named = [sources] if isinstance(sources, str) else list(sources)
+    entries: dict[str, _Entry] = {}
+    for document in read(named, options.headers):
+        entries |= _entries(document, options)
+    if not entries and not options.defaults:
+        raise ConfigurationError(f"stream configuration {', '.join(named)}: expected streams by name, found none")
+    for name, settings in options.defaults.items():
+        entries.setdefault(name, _Entry(Document("stream_defaults", "", None), (), settings))
+    found: dict[str, StreamConfig] = {}
+    problems: list[Problem] = []
+    for name, entry in entries.items():
+        wrong = [
+            Problem(entry.document.name, entry.document.line((*entry.path, *path)) if entry.document.text else 1, words)
+            for path, words in _problems(name, entry.settings)
+        ]
+        problems += wrong
+        if not wrong:
+            found[name] = _stream(name, entry.settings, options)
+    for stream in list(found.values()):
+        for alias in _names(stream.settings.get("stream_aliases")):
+            note = f"{stream.description}\n\n(NOTE: This stream is an alias of {stream.name})"
+            found[alias] = replace(stream, name=alias, description=note, alias_of=stream.name)
+    return list(found.values()), problems
+
+
+def _entries(document: Document, options: CatalogOptions) -> dict[str, _Entry]:
+    content, path, defaults = _streams_of(document, options.object_path)
+    if isinstance(content, dict):
+        items: Iterator[tuple[str | int, Any]] = iter(content.items())
+    elif isinstance(content, list):
+        items = iter(enumerate(content))
+    else:
+        where = ".".join(map(str, path)) or "the document"
+        raise ConfigurationError(
+            f"stream configuration {document.name}: expected streams by name in {where}, found {_shown(content)}"
+        )
+    found: dict[str, _Entry] = {}
+    for key, own in items:
+        # An item of a list carries its name; PHP's lists come as maps whose keys are numbers.
+        numbered = str(key).isdecimal() and isinstance(own, dict)
+        name = own.get("stream", key) if numbered else key
+        settings = lay_over(defaults, own) if isinstance(own, dict) and defaults else own
+        if isinstance(settings, dict):
+            settings = lay_over(options.defaults.get(str(name), {}), settings)
+            settings = lay_over(settings, options.overrides.get(str(name), {}))
+        found[str(name)] = _Entry(document, (*path, key), settings)
+    return found
+
+
+def _streams_of(document: Document, object_path: str | None) -> tuple[Any, tuple[str | int, ...], Mapping[str, Any]]:
+    """Return what holds the streams, its path, and the defaults that the document itself has for all of them."""
+    content = document.content
+    if isinstance(content, dict) and "error" in content and "streams" not in content:
+        raise ConfigurationError(f"stream configuration {document.name} is an error: {_shown(content['error'])}")
+    if isinstance(content, dict) and isinstance(content.get("warnings"), (dict, list)):
+        logger.warning("stream configuration came with warnings", extra={"warnings": _shown(content["warnings"])})
+    if object_path is not None:
+        steps = tuple(object_path.split("."))
+        for step in steps:
+            content = content.get(step) if isinstance(content, dict) else None
+        return content, steps, {}
+    if isinstance(content, dict) and PHP_STREAMS in content:
+        settings = content.get(PHP_DEFAULTS) or {}
+        return content[PHP_STREAMS].get(PHP_WIKI), (PHP_STREAMS, PHP_WIKI), settings.get(PHP_WIKI, {})
+    if isinstance(content, dict) and isinstance(content.get("streams"), (dict, list)):
+        return content["streams"], ("streams",), {}
+    return content, (), {}
+
+
+def _stream(name: str, settings: Mapping[str, Any], options: CatalogOptions) -> StreamConfig:
+    pattern = name.startswith("/")
+    topics = () if pattern else settings.get("topics")
     if topics is None:
-        prefixes = _names(settings, "topic_prefixes", name, path) or ("",)
+        prefixes = settings.get("topic_prefixes") or ("",)
         topics = tuple(prefix + name for prefix in prefixes)
-    stream = StreamConfig(
+    allowed = settings.get("topics_allowed")
+    creation = settings.get("kafka") or {}
+    return StreamConfig(
         name=name,
-        topics=topics,
-        description=str(settings.get("description", f"{name} events.")),
+        topics=tuple(topics) if allowed is None else tuple(topic for topic in topics if topic in allowed),
+        description=settings.get("description") or f"{name} events.",
         schema_title=settings.get("schema_title"),
         settings=settings,
-        topics_allowed=_names(settings, "topics_allowed", name, path) or (),
-        message_key_fields=settings.get("message_key_fields") or {},
+        message_key_fields=settings.get("message_key_fields"),
+        is_public=not pattern and (options.allowed is None or name in options.allowed),
+        topic_settings=TopicSettings(
+            creation.get("partitions"), creation.get("replication_factor"), creation.get("config", {})
+        ),
     )
-    aliases = _names(settings, "stream_aliases", name, path) or ()
-    note = f"{stream.description}\n\n(NOTE: This stream is an alias of {name})"
-    return [stream, *(replace(stream, name=alias, description=note, alias_of=name) for alias in aliases)]
 
 
-def _names(settings: Mapping[str, object], key: str, name: str, path: str) -> tuple[str, ...] | None:
-    value = settings.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ConfigurationError(f"{key} of stream {name} in {path}: expected a list of names, found {value!r}")
-    return tuple(value)
+# -- checking: each yields where, below the stream's entry, and what was expected
+
+
+def _problems(name: str, settings: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    if name.startswith("/"):
+        yield from _bad_pattern(name)
+    elif TOPIC.fullmatch(name) is None:
+        yield (), f"stream {_shown(name)}: expected at most 249 letters, digits, dots, underscores and hyphens"
+    if not isinstance(settings, dict):
+        yield (), f"stream {name}: expected settings by name, found {_shown(settings)}"
+        return
+    for key, (is_right, expected) in CHECKS.items():
+        value = settings.get(key)
+        if name.startswith("/") and key == "topics":
+            # A pattern's topics are a pattern too, told for the eye: an event's own stream decides.
+            continue
+        if value is not None and not is_right(value):
+            yield (key,), f"{key} of stream {name}: expected {expected}, found {_shown(value)}"
+
+
+def _bad_pattern(name: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    if len(name) < 3 or not name.endswith("/"):
+        yield (), f"stream {_shown(name)}: expected a pattern between slashes, without flags"
+        return
+    try:
+        re.compile(name[1:-1])
+    except re.error as exc:
+        yield (), f"stream {_shown(name)}: expected a regular expression: {exc}"
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_topics(value: Any) -> bool:
+    return _is_names(value) and all(TOPIC.fullmatch(item) for item in value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts_by_name(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for pair in value.items() for item in pair)
+
+
+def _is_creation(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() - {"partitions", "replication_factor", "config"}:
+        return False
+    counts = [value[key] for key in ("partitions", "replication_factor") if key in value]
+    whole = all(isinstance(count, int) and not isinstance(count, bool) and count > 0 for count in counts)
+    return whole and isinstance(value.get("config", {}), dict)
+
+
+CHECKS: Mapping[str, tuple[Any, str]] = {
+    "topics": (_is_topics, "a list of topic names"),
+    "topics_allowed": (_is_topics, "a list of topic names"),
+    "topic_prefixes": (_is_names, "a list of texts or null"),
+    "stream_aliases": (lambda value: _is_text(value) or _is_names(value), "a name or a list of names"),
+    "description": (_is_text, "a text"),
+    "schema_title": (_is_text, "a schema's title"),
+    "message_key_fields": (_is_texts_by_name, "paths of fields by name"),
+    "canary_events_enabled": (lambda value: isinstance(value, bool), "true or false"),
+    "destination_event_service": (_is_text, "a service's name"),
+    "kafka": (_is_creation, "partitions and replication_factor (whole numbers) and config (topic settings by name)"),
+}
+
+
+def _names(value: Any) -> Sequence[str]:
+    return [value] if isinstance(value, str) else value or ()
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -5,7 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+
+class TopicSettings(NamedTuple):
+    """How a stream's topics are to be made on Kafka; None is the cluster's default."""
+
+    partitions: int | None = None
+    replication_factor: int | None = None
+    config: Mapping[str, Any] = MappingProxyType({})
+    """Topic settings of Kafka by name, `retention.ms` for instance."""
+
+
+CLUSTER_DEFAULTS = TopicSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +31,11 @@ class StreamConfig:
     schema_title: str | None
     settings: Mapping[str, Any]
     alias_of: str | None = None
-    topics_allowed: tuple[str, ...] = ()
-    """The partial set of `topics` that the gateway may read; empty is all of them."""
     message_key_fields: Mapping[str, str] | None = None
     """Names in the record's key, each with the path of the event's field that it is taken from."""
+    is_public: bool = True
+    """Whether the gateway serves it."""
+    topic_settings: TopicSettings = CLUSTER_DEFAULTS
 
     @property
     def is_pattern(self) -> bool:
@@ -39,7 +53,7 @@ class StreamCatalog:
 
     def _take(self, streams: Sequence[StreamConfig]) -> None:
         self._streams = {stream.name: stream for stream in streams}
-        public = sorted(stream.name for stream in streams if not stream.is_pattern)
+        public = sorted(stream.name for stream in streams if stream.is_public and not stream.is_pattern)
         self._public = {name: self._streams[name] for name in public}
         self._patterns = [(re.compile(s.name[1:-1]), s) for s in streams if s.is_pattern]
 

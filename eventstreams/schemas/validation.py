@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import re
 import time
 from collections import OrderedDict
@@ -17,6 +18,8 @@ from eventstreams.schemas.ajv import Error, Walker, javascript_pattern
 from eventstreams.schemas.formats import Format
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.uri import parse_schema_uri
+
+logger = logging.getLogger(__name__)
 
 DIALECTS: Mapping[str, Callable[..., Any]] = {
     "http://json-schema.org/draft-04/schema": jsonschema_rs.Draft4Validator,
@@ -244,6 +247,8 @@ class Validators:
             while len(self._ready) > MAX_VALIDATORS:
                 self._ready.popitem(last=False)
         elif isinstance(exc, SchemaError):
+            # Once for each time that the failure is remembered: clients cannot flood the logs with it.
+            logger.warning("schema was not loaded", extra={"uri": uri, "cause": exc.message[:500]})
             self._failed[uri] = (time.monotonic(), exc)
             self._failed.move_to_end(uri)
             while len(self._failed) > MAX_FAILURES:
