@@ -19,6 +19,9 @@ SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 ODD_FLOAT = re.compile(rb"\.0[,}\]]|e\+\d")
 """What orjson writes otherwise than JavaScript; a hit within a string costs time only."""
 
+MAX_DEPTH = 250
+"""Levels of nesting: what is taken can be written again, and read by consumers that recurse."""
+
 MAX_EXACT_EXPONENT = 1e21
 """JavaScript writes integral numbers below it without an exponent."""
 
@@ -30,12 +33,29 @@ def parse(body: bytes) -> Any:
     """
     body = body.removeprefix(b"\xef\xbb\xbf")
     try:
-        return orjson.loads(body)
+        value = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         text = body.decode("utf-8", "replace")
         if "\ufffd" not in text and SURROGATE_ESCAPE.search(body) is None:
             raise MalformedBody(f"body is no JSON: {exc}") from exc
-    return _parse_odd(text)
+        value = _parse_odd(text)
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return
+    raise MalformedBody(f"body is nested more than {MAX_DEPTH} levels deep: depth limit exceeded")
 
 
 def _parse_odd(text: str) -> Any:

@@ -16,7 +16,6 @@ import uvicorn
 
 from eventstreams.app import build_gateway
 from eventstreams.catalog.load import load_catalog
-from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.metrics import Metrics
 from eventstreams.records import NewRecord
@@ -208,18 +207,3 @@ async def test_head_answers_at_once_and_counts_nothing(gateway: Running) -> None
 )
 async def test_other_routes(gateway: Running, method: str, path: str, status: int) -> None:
     assert (await gateway.http.request(method, path)).status_code == status
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[1]", "expected streams by name"),
-        ("a: [1]", "stream a in .*: expected settings by name"),
-        ("a: {topics: x}", "topics of stream a in .*: expected a list of names, found 'x'"),
-        ("a: {", "is no YAML or JSON"),
-    ],
-)
-def test_bad_stream_configuration_says_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "streams.yaml").write_text(text)
-    with pytest.raises(ConfigurationError, match=message):
-        load_catalog(str(tmp_path / "streams.yaml"))
