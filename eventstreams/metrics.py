@@ -102,9 +102,9 @@ class Metrics:
 
     # -- intake: the first two keep the names that dashboards of the original know
 
-    def event_accepted(self, stream: str, schema_uri: str) -> None:
-        """An event was stored. Both names are configured ones."""
-        self._produced.labels(self._service, stream, schema_uri).inc()
+    def events_accepted(self, stream: str, schema_uri: str, count: int) -> None:
+        """Events were stored. Both names are configured ones."""
+        self._produced.labels(self._service, stream, schema_uri).inc(count)
 
     def event_refused(self, stream: str, schema_uri: str, error_type: str) -> None:
         """An event was not stored; names that are not configured are given as `unknown`."""

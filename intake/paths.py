@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Path = tuple[str, ...]
@@ -22,6 +22,22 @@ def get(event: Any, path: Path) -> Any:
             return MISSING
         event = event.get(name, MISSING)
     return event
+
+
+def finder(paths: Sequence[Path]) -> Callable[[Any], Any]:
+    """Return `find` for these paths; quicker for the usual ones, a single field one or two levels deep."""
+    if len(paths) == 1 and len(paths[0]) == 1:
+        (name,) = paths[0]
+        return lambda event: event.get(name, MISSING) if isinstance(event, dict) else MISSING
+    if len(paths) == 1 and len(paths[0]) == 2:
+        outer, inner = paths[0]
+
+        def find_inner(event: Any) -> Any:
+            held = event.get(outer) if isinstance(event, dict) else None
+            return held.get(inner, MISSING) if isinstance(held, dict) else MISSING
+
+        return find_inner
+    return lambda event: find(event, paths)
 
 
 def find(event: Any, paths: Sequence[Path]) -> Any:

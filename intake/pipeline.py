@@ -11,6 +11,7 @@ import contextlib
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,7 +33,7 @@ from eventstreams.schemas.ajv import errors_text
 from eventstreams.schemas.validation import Validator, Validators
 from intake import experiments, paths
 from intake.dedupe import Deduplication
-from intake.envelope import Caller, Plan, event_label
+from intake.envelope import UNKNOWN, Caller, Plan, event_label
 from intake.error_events import error_event
 from intake.json_text import serialise
 from intake.options import IntakeOptions
@@ -45,7 +46,6 @@ BREATH = 200
 """Events prepared in one go: others get their turn after some milliseconds of a large batch."""
 
 MAX_PLANS = 10_000
-UNKNOWN = "unknown"
 
 
 @dataclass(slots=True)
@@ -73,6 +73,8 @@ class Intake:
         self._catalog = catalog
         self.options = options
         self._metrics = metrics
+        self._find_uri = paths.finder(options.schema_uri_fields)
+        self._find_stream = paths.finder(options.stream_fields)
         self._plans: dict[tuple[int, str], Plan] = {}
         self._plans_version = -1
         self._denied = [re.compile(pattern) for pattern in options.denied_user_agents]
@@ -158,45 +160,43 @@ class Intake:
             self._metrics.intake_background_failed()
 
     async def _settle(self, events: Sequence[Any], caller: Caller, now: datetime, *, dry_run: bool) -> BatchOutcome:
-        validators = await self._validators_of(events, caller)
+        uris = [self._schema_uri(event, caller) for event in events]
+        validators = await self._load_all(uris)
         stamp, ms = _iso(now), int(now.timestamp() * 1000)
         found: list[Prepared | EventOutcome] = []
-        for number, event in enumerate(events, 1):
-            found.append(self._prepare(event, caller, validators, stamp, ms))
+        for number, (event, uri) in enumerate(zip(events, uris, strict=True), 1):
+            validator = validators.get(uri) if isinstance(uri, str) else None
+            found.append(self._prepare(event, caller, uri, validator, stamp, ms))
             if number % BREATH == 0:
                 await asyncio.sleep(0)
         prepared = [one for one in found if isinstance(one, Prepared)]
         outcomes = iter([ACCEPTED] * len(prepared) if dry_run else await self._append(prepared))
         batch = BatchOutcome([next(outcomes) if isinstance(one, Prepared) else one for one in found])
-        for one, outcome in zip(found, batch.outcomes, strict=True):
-            self._count(one, outcome)
+        self._count(found, batch)
         return batch
 
     # -- looking up
 
     def _schema_uri(self, event: Any, caller: Caller) -> Any:
-        uri = paths.find(event, self.options.schema_uri_fields)
+        uri = self._find_uri(event)
         parameter = self.options.schema_uri_parameter
         if uri is MISSING and parameter and isinstance(event, dict) and caller.query.get(parameter):
             uri = caller.query[parameter]
             paths.put(event, self.options.schema_uri_fields[0], uri)
         return uri
 
-    async def _validators_of(self, events: Sequence[Any], caller: Caller) -> Mapping[Any, Validator | SchemaError]:
-        found: dict[Any, Validator | SchemaError] = {}
+    async def _load_all(self, uris: Sequence[Any]) -> Mapping[str, Validator | SchemaError]:
+        wanted = {uri for uri in uris if isinstance(uri, str)}
+        found: dict[str, Validator | SchemaError] = {}
         cold: list[str] = []
-        for event in events:
-            uri = self._schema_uri(event, caller)
-            if not isinstance(uri, str) or uri in found:
-                continue
+        for uri in wanted:
             ready = self._validators.ready(uri)
             if ready is None:
                 cold.append(uri)
-                found[uri] = SchemaError("not loaded")
             else:
                 found[uri] = ready
-        for uri, result in zip(cold, await asyncio.gather(*map(self._load, cold)), strict=True):
-            found[uri] = result
+        if cold:
+            found.update(zip(cold, await asyncio.gather(*map(self._load, cold)), strict=True))
         return found
 
     async def _load(self, uri: str) -> Validator | SchemaError:
@@ -211,14 +211,13 @@ class Intake:
         self,
         event: Any,
         caller: Caller,
-        validators: Mapping[Any, Validator | SchemaError],
+        uri: Any,
+        validator: Validator | SchemaError | None,
         now: str,
         ms: int,
     ) -> Prepared | EventOutcome:
-        uri = paths.find(event, self.options.schema_uri_fields)
         if uri is MISSING:
             return failed(event, _missing(self.options.schema_uri_fields))
-        validator = validators.get(uri) if isinstance(uri, str) else None
         if not isinstance(validator, Validator):
             return _not_loaded(event, uri, validator)
         stream = self._stream(event, caller)
@@ -236,7 +235,7 @@ class Intake:
             return failed(event, RecordTooLarge("event is nested too deeply"))
 
     def _stream(self, event: dict[str, Any], caller: Caller) -> Any:
-        stream = paths.find(event, self.options.stream_fields)
+        stream = self._find_stream(event)
         parameter = self.options.stream_parameter
         if stream is MISSING and parameter and caller.query.get(parameter):
             value = caller.query[parameter]
@@ -282,7 +281,12 @@ class Intake:
         if len(value) > self.options.max_event_bytes:
             limit = self.options.max_event_bytes
             return failed(event, RecordTooLarge(f"event of {len(value)} bytes: at most {limit} are taken"))
-        record = NewRecord(plan.topic, value, None if key is None else serialise(key), self._timestamp(event, ms))
+        record = NewRecord(
+            plan.topic,
+            value,
+            None if key is None else serialise(key),
+            ms if plan.stamps_time else self._timestamp(event, ms),
+        )
         return Prepared(event, plan, record)
 
     def _timestamp(self, event: dict[str, Any], now: int) -> int:
@@ -306,7 +310,7 @@ class Intake:
             if not isinstance(identity, str):
                 fresh.append(number)
                 continue
-            first, claim = self._seen.claim(one.plan.label, identity, one.plan.deduplication)
+            first, claim = self._seen.claim(one.plan.name, identity, one.plan.deduplication)
             if first is not None:
                 repeated[number] = first
             else:
@@ -332,17 +336,23 @@ class Intake:
 
     # -- telling
 
-    def _count(self, one: Prepared | EventOutcome, outcome: EventOutcome) -> None:
-        if isinstance(one, Prepared) and outcome.kind is Kind.ACCEPTED:
-            self._metrics.event_accepted(one.plan.label, one.plan.validator.uri)
-            return
-        event = one.event
+    def _count(self, found: Sequence[Prepared | EventOutcome], batch: BatchOutcome) -> None:
+        accepted: Counter[Plan] = Counter()
+        for one, outcome in zip(found, batch.outcomes, strict=True):
+            if isinstance(one, Prepared) and outcome.kind is Kind.ACCEPTED:
+                accepted[one.plan] += 1
+            else:
+                self._count_refused(one.event, outcome)
+        for plan, count in accepted.items():
+            self._metrics.events_accepted(plan.label, plan.validator.uri, count)
+
+    def _count_refused(self, event: Any, outcome: EventOutcome) -> None:
         uri = paths.find(event, self.options.schema_uri_fields)
         stream = paths.find(event, self.options.stream_fields)
         known = isinstance(uri, str) and self._validators.ready(uri) is not None
-        named = isinstance(stream, str) and (self._catalog is None or self._catalog.find(stream) is not None)
+        config = self._catalog.find(stream) if isinstance(stream, str) and self._catalog is not None else None
         self._metrics.event_refused(
-            stream if named else UNKNOWN, uri if known else UNKNOWN, outcome.error_type or "Error"
+            UNKNOWN if config is None else config.name, uri if known else UNKNOWN, outcome.error_type or "Error"
         )
 
     def _tell_error_stream(self, batch: BatchOutcome, caller: Caller, now: datetime) -> None:
