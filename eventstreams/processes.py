@@ -44,7 +44,7 @@ async def gateway(settings: Settings, ready: Ready) -> None:
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(listen(settings.gateway.host, settings.gateway.port)))
         admin = stack.enter_context(contextlib.closing(_admin_listener(settings, GATEWAY_ADMIN_PORT)))
-        services = await stack.enter_async_context(open_services(settings))
+        services = await stack.enter_async_context(open_services(settings, writable=False))
         await stack.enter_async_context(_admin(services, admin))
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
         ready(url_of(listener))
@@ -56,7 +56,7 @@ async def intake(settings: Settings, ready: Ready) -> None:
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(listen(settings.intake.host, settings.intake.port)))
         admin = stack.enter_context(contextlib.closing(_admin_listener(settings, INTAKE_ADMIN_PORT)))
-        services = await stack.enter_async_context(open_services(settings))
+        services = await stack.enter_async_context(open_services(settings, writable=True))
         await stack.enter_async_context(_admin(services, admin))
         app = await stack.enter_async_context(_intake_app(settings, services))
         ready(url_of(listener))
@@ -69,7 +69,7 @@ async def dev(settings: Settings, rate: float, ready: Ready) -> None:
         at_gateway = stack.enter_context(contextlib.closing(listen(settings.gateway.host, settings.gateway.port)))
         at_intake = stack.enter_context(contextlib.closing(listen(settings.intake.host, settings.intake.port)))
         admin = stack.enter_context(contextlib.closing(_admin_listener(settings, GATEWAY_ADMIN_PORT)))
-        services = await stack.enter_async_context(open_services(settings))
+        services = await stack.enter_async_context(open_services(settings, writable=True))
         await _create_topics(services)
         await stack.enter_async_context(_admin(services, admin))
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
@@ -87,8 +87,9 @@ async def _nothing() -> None:
 async def _create_topics(services: Services) -> None:
     """Make the streams' topics in the embedded log; on Kafka that is the operator's decision."""
     if isinstance(services.log, EmbeddedLog):
-        for topic in sorted({topic for stream in services.catalog.all() for topic in stream.topics}):
-            await services.log.create_topic(topic)
+        for stream in services.catalog.all():
+            for topic in stream.topics:
+                await services.log.create_topic(topic, stream.topic_settings.partitions or 1)
 
 
 @asynccontextmanager

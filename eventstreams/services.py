@@ -35,8 +35,11 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
-    """Open what the settings name. Raises: ConfigurationError."""
+async def open_services(settings: Settings, *, writable: bool) -> AsyncIterator[Services]:
+    """Open what the settings name; `writable` where events are to be appended.
+
+    Raises: ConfigurationError, LogUnavailable.
+    """
     async with AsyncExitStack() as stack:
         metrics = Metrics(settings.intake.service)
         catalog = await stack.enter_async_context(
@@ -45,7 +48,14 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=SCHEMA_TIMEOUT, trust_env=False))
         repository = _repository(settings.schemas, http)
         options = EmbeddedOptions(settings.embedded.retention_age, settings.embedded.retention_bytes)
-        log = await stack.enter_async_context(open_log(settings.log, embedded=options))
+        opened = open_log(
+            settings.log,
+            embedded=options,
+            kafka=settings.kafka,
+            produce_timeout=settings.intake.produce_timeout,
+            writable=writable,
+        )
+        log = await stack.enter_async_context(opened)
         yield Services(log, repository, catalog, metrics)
 
 

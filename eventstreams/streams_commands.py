@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Sequence
 
 import click
 
-from eventstreams.catalog.load import Problem, check
+from eventstreams.catalog.load import Problem, check, load_streams
 from eventstreams.catalog.streams import StreamConfig
-from eventstreams.errors import ConfigurationError
+from eventstreams.errors import ConfigurationError, EventStreamsError
+from eventstreams.eventlog.kafka.admin import Plan, TopicsAdmin, WantedTopic, plan
+from eventstreams.eventlog.open import kafka_servers
 from eventstreams.services import catalog_options
-from eventstreams.settings import load_settings
+from eventstreams.settings import Settings, load_settings
 
 EXIT_PROBLEMS = 1
 
@@ -21,7 +24,7 @@ set_option = click.option("--set", "assignments", metavar="NAME=VALUE", multiple
 
 @click.group()
 def streams() -> None:
-    """Show and check the stream configuration."""
+    """Show and check the stream configuration, and make its topics."""
 
 
 def _load(config: str | None, assignments: tuple[str, ...]) -> tuple[Sequence[StreamConfig], Sequence[Problem]]:
@@ -60,3 +63,62 @@ def check_command(config: str | None, assignments: tuple[str, ...]) -> None:
     click.echo(f"{len(found)} streams, {len(problems) or 'nothing'} wrong")
     if problems:
         sys.exit(EXIT_PROBLEMS)
+
+
+@streams.command("apply")
+@config_option
+@set_option
+@click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+def apply_command(config: str | None, assignments: tuple[str, ...], dry_run: bool) -> None:
+    """Make the streams' missing topics on Kafka, and add missing partitions. Nothing is removed or made smaller.
+
+    Example: eventstreams streams apply --set log=kafka://localhost:9092 --dry-run
+    """
+    try:
+        asyncio.run(_apply(load_settings(config, assignments), dry_run=dry_run))
+    except EventStreamsError as exc:
+        click.echo(f"eventstreams: {exc}", err=True)
+        sys.exit(EXIT_PROBLEMS)
+
+
+async def _apply(settings: Settings, *, dry_run: bool) -> None:
+    servers = kafka_servers(settings.log)
+    if servers is None:
+        raise ConfigurationError(f"log {settings.log!r}: topics are made on kafka://HOST:PORT only")
+    wanted = wanted_topics(load_streams(settings.streams, catalog_options(settings)), settings.intake.topic_prefix)
+    admin = TopicsAdmin(servers, settings.kafka)
+    made = plan(wanted, await admin.topics())
+    _print(made)
+    if dry_run:
+        return
+    for topic in made.create:
+        await admin.create(topic)
+    for name, partitions in made.grow.items():
+        await admin.grow(name, partitions)
+    click.echo(f"{len(made.create)} topics made, {len(made.grow)} grown")
+
+
+def wanted_topics(streams: Sequence[StreamConfig], prefix: str) -> Sequence[WantedTopic]:
+    """Return the topics that streams are read from and that intake appends to, each once, by name."""
+    wanted: dict[str, WantedTopic] = {}
+    for stream in streams:
+        if stream.is_pattern or stream.alias_of is not None:
+            continue
+        partitions, replication, config = stream.topic_settings
+        texts = {name: str(value) for name, value in config.items()}
+        for topic in (*stream.topics, *((prefix + stream.name,) if prefix else ())):
+            wanted[topic] = WantedTopic(topic, partitions, replication, texts)
+    return [wanted[name] for name in sorted(wanted)]
+
+
+def _print(made: Plan) -> None:
+    for topic in made.create:
+        settings = "".join(f" {name}={value}" for name, value in topic.config.items())
+        partitions, replicas = topic.partitions or "default", topic.replication_factor or "default"
+        click.echo(f"create {topic.name}: partitions {partitions}, replicas {replicas}{settings}")
+    for name, partitions in made.grow.items():
+        click.echo(f"grow {name} to {partitions} partitions")
+    for note in made.notes:
+        click.echo(note)
+    if not made.create and not made.grow:
+        click.echo("nothing to do")

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.base import EventLog
 from eventstreams.eventlog.embedded.log import EmbeddedOptions, open_embedded
+from eventstreams.eventlog.kafka.log import KafkaOptions, open_kafka
 
 EMBEDDED = "embedded:"
+KAFKA = "kafka://"
 
 
-def open_log(url: str, *, embedded: EmbeddedOptions | None = None) -> AbstractAsyncContextManager[EventLog]:
-    """Return the log that `url` names, to be entered: `embedded:PATH` or `embedded::memory:`.
+def kafka_servers(url: str) -> str | None:
+    """Return the bootstrap servers that a log's URL names; None where it is not Kafka's."""
+    servers = url.removeprefix(KAFKA)
+    return servers if servers != url and servers else None
 
-    Raises: ConfigurationError for any other form, here; for a file that cannot be used, on entering.
+
+def open_log(
+    url: str,
+    *,
+    embedded: EmbeddedOptions | None = None,
+    kafka: Mapping[str, Any] | None = None,
+    produce_timeout: float = 8.0,
+    writable: bool = True,
+) -> AbstractAsyncContextManager[EventLog]:
+    """Return the log that `url` names, to be entered: `embedded:PATH`, `embedded::memory:`, `kafka://HOST:PORT,...`.
+
+    `kafka` are librdkafka properties. Raises: ConfigurationError for any other form, here; for a file that cannot be
+    used or properties that librdkafka refuses, on entering; LogUnavailable for a broker that does not answer.
     """
+    servers = kafka_servers(url)
+    if servers is not None:
+        return open_kafka(KafkaOptions(servers, kafka or {}, produce_timeout=produce_timeout, writable=writable))
     path = url.removeprefix(EMBEDDED)
     if path == url or not path:
-        raise ConfigurationError(f"log {url!r}: expected embedded:PATH or embedded::memory:")
+        raise ConfigurationError(
+            f"log {url!r}: expected embedded:PATH, embedded::memory: or kafka://HOST:PORT[,HOST:PORT]"
+        )
     return open_embedded(path, embedded)

@@ -154,3 +154,13 @@ def test_first_record_at_or_after_a_time_is_found_whatever_the_order(
 def expected(timestamps: Sequence[int], earliest: int, wanted: int) -> int:
     later = [i for i, ts in enumerate(timestamps) if i >= earliest and ts >= wanted]
     return later[0] if later else len(timestamps)
+
+
+async def test_reader_takes_turns_between_partitions() -> None:
+    async with open_embedded(":memory:") as log:
+        await log.append([NewRecord("t", b"", None, n) for n in range(20)])
+        await log.append([NewRecord("u", b"", None, 1)])
+        reader = await log.open_reader({P: 0, TopicPartition("u", 0): 0})
+        first, second = await reader.read(5, 1.0), await reader.read(5, 1.0)
+        assert "u" in {record.topic for record in [*first, *second]}
+        await reader.aclose()

@@ -1,0 +1,137 @@
+"""Blocks of one partition for replay: a few consumers, each continued by whom it suits."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from eventstreams.errors import LogUnavailable, OffsetOutOfRange
+from eventstreams.eventlog.base import Block
+from eventstreams.eventlog.kafka.errors import raised, translated
+from eventstreams.eventlog.kafka.options import Properties
+from eventstreams.eventlog.kafka.polling import poll
+from eventstreams.records import Record, TopicPartition
+
+POOL = 4
+TIMEOUT = 10.0
+POLL_LIMIT = 500
+PREFETCH: Properties = {"queued.max.messages.kbytes": 8 * 1024, "queued.min.messages": 20_000}
+"""What an idle consumer may hold: 8 MiB each."""
+
+
+class _Fetcher:
+    """One consumer, and where it stands. Used by one thread at a time."""
+
+    def __init__(self, properties: Properties) -> None:
+        self._consumer = Consumer(properties)
+        self.at: tuple[TopicPartition, int] | None = None
+        self._held: deque[Record] = deque()
+        self._end: int | None = None
+
+    def fetch(self, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
+        """Return records; see `EventLog.fetch`. Blocks."""
+        if self.at != (partition, start) or (self._end is not None and not self._held):
+            # Deliberate: an end once met is not told again, so a consumer that stands there begins anew.
+            self._consumer.assign([KafkaPartition(*partition, start)])
+            self._held.clear()
+            self._end = None
+        records: list[Record] = []
+        size, after = 0, start
+        deadline = time.monotonic() + TIMEOUT
+        while after < stop and (size < max_bytes or not records):
+            if not self._held:
+                if self._end is not None:
+                    after = min(max(after, self._end), stop)
+                    break
+                self._poll(partition, start, deadline)
+                continue
+            record = self._held[0]
+            if record.offset >= stop:
+                after = stop
+                break
+            size += len(record.value)
+            after = record.offset + 1
+            records.append(self._held.popleft())
+        self.at = partition, after
+        return Block(records, after)
+
+    def _poll(self, partition: TopicPartition, start: int, deadline: float) -> None:
+        batch = poll(self._consumer, POLL_LIMIT, deadline - time.monotonic(), lambda: False)
+        if not batch:
+            self.at = None
+            raise LogUnavailable(f"no answer for {partition.topic}/{partition.partition} in {TIMEOUT:g} s")
+        for _, error in batch.errors:
+            self.at = None
+            if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+                low, _ = self._consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=TIMEOUT)
+                raise OffsetOutOfRange(partition, start, low)
+            raise translated(error, partition.topic)
+        self._held.extend(record for record in batch.records if (record.topic, record.partition) == partition)
+        self._end = batch.ends.get(partition, self._end)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+class FetcherPool:
+    """At most `POOL` fetches at once; the others wait their turn."""
+
+    def __init__(self, properties: Properties) -> None:
+        self._properties = properties | PREFETCH
+        self._threads = ThreadPoolExecutor(POOL, thread_name_prefix="kafka fetch")
+        self._turns = asyncio.Semaphore(POOL)
+        self._idle: list[_Fetcher] = []
+        self._made = 0
+        self._lock = threading.Lock()
+
+    async def fetch(self, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
+        """Return records; see `EventLog.fetch`."""
+        async with self._turns:
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(self._threads, self._fetch, partition, start, stop, max_bytes)
+            # Shielded: the turn ends when the thread is free, not when its caller has gone.
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await asyncio.wait([work])
+                work.exception()
+                raise
+
+    def _fetch(self, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
+        try:
+            fetcher = self._take(partition, start)
+            try:
+                return fetcher.fetch(partition, start, stop, max_bytes)
+            finally:
+                with self._lock:
+                    self._idle.append(fetcher)
+        except KafkaException as exc:
+            raise raised(exc, partition.topic) from exc
+
+    def _take(self, partition: TopicPartition, start: int) -> _Fetcher:
+        with self._lock:
+            for number, fetcher in enumerate(self._idle):
+                if fetcher.at == (partition, start):
+                    return self._idle.pop(number)
+            if self._made == POOL:
+                # One is idle: fewer than POOL fetches are under way beside this one.
+                return self._idle.pop(0)
+            self._made += 1
+        return _Fetcher(self._properties)
+
+    async def aclose(self) -> None:
+        """Close all consumers. Idempotent."""
+        await asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    def _close(self) -> None:
+        self._threads.shutdown(wait=True)
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for fetcher in idle:
+            fetcher.close()

@@ -1,0 +1,69 @@
+"""librdkafka's properties: ours, over which the operator's go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eventstreams.errors import ConfigurationError
+
+Properties = dict[str, Any]
+
+BASE: Mapping[str, Any] = {
+    "client.id": "eventstreams",
+    "socket.keepalive.enable": True,
+    "allow.auto.create.topics": False,
+    "log.connection.close": False,
+    "reconnect.backoff.ms": 100,
+    "reconnect.backoff.max.ms": 2000,
+    "logger": logging.getLogger("eventstreams.kafka"),
+}
+CONSUMER: Mapping[str, Any] = {
+    # A group is never joined: partitions are assigned, and the clients hold the cursor. librdkafka wants a name.
+    "group.id": "eventstreams",
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "error",
+    "enable.partition.eof": True,
+    "isolation.level": "read_committed",
+    "fetch.error.backoff.ms": 100,
+    # After a full queue the next fetch waits for this long: the default second halves the speed of a replay.
+    "fetch.queue.backoff.ms": 20,
+    "fetch.wait.max.ms": 100,
+}
+PRODUCER: Mapping[str, Any] = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "linger.ms": 2,
+    "compression.type": "lz4",
+    "queue.buffering.max.kbytes": 256 * 1024,
+    "queue.buffering.max.messages": 500_000,
+    # As the original's partitioner: by CRC32 of the key, at random without one.
+    "partitioner": "consistent_random",
+}
+CLIENT_ONLY = frozenset({"logger"})
+
+
+def properties(servers: str, given: Mapping[str, Any], *layers: Mapping[str, Any]) -> Properties:
+    """Return the properties of one client; a value `{file: PATH}` is read from that file, as for a secret.
+
+    Raises: ConfigurationError.
+    """
+    merged: Properties = {"bootstrap.servers": servers, **BASE}
+    for layer in layers:
+        merged |= layer
+    return merged | {name: _value(name, value) for name, value in given.items()}
+
+
+def _value(name: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    path = value.get("file")
+    if set(value) != {"file"} or not isinstance(path, str):
+        raise ConfigurationError(f"kafka.{name}: expected a value or {{file: PATH}}")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"kafka.{name}: file {path} cannot be read: {exc}") from exc

@@ -1,0 +1,189 @@
+"""Reads records forward over several partitions: one consumer on one thread, crossing into the loop once a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange
+from eventstreams.eventlog.kafka.errors import raised, translated
+from eventstreams.eventlog.kafka.options import Properties
+from eventstreams.eventlog.kafka.polling import Batch, poll
+from eventstreams.records import Record, TopicPartition
+
+WATERMARK_TIMEOUT = 5.0
+
+
+class KafkaReader:
+    """A `LogReader`. `open` it before use."""
+
+    def __init__(self, properties: Properties) -> None:
+        self._properties = properties
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka reader")
+        self._consumer: Consumer | None = None
+        self._next: dict[TopicPartition, int] = {}
+        self._moving: dict[TopicPartition, int] = {}
+        self._held: deque[Record] = deque()
+        self._errors: deque[LogError] = deque()
+        self._filling: asyncio.Task[None] | None = None
+        self._interrupt = threading.Event()
+        self._down: KafkaError | None = None
+        self._waiting_jobs = 0
+
+    async def open(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Make the consumer and assign what it reads. Raises: LogUnavailable."""
+        await self._on_thread(self._make)
+        await self.assign(offsets)
+
+    def _make(self) -> None:
+        try:
+            self._consumer = Consumer({**self._properties, "error_cb": self._note_error})
+        except KafkaException as exc:
+            raise raised(exc) from exc
+
+    def _note_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._down = error
+
+    async def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Add partitions, or move there; see `LogReader`."""
+        if offsets:
+            await self._move(offsets.keys(), lambda: self._assign(offsets))
+            self._next.update(offsets)
+
+    async def unassign(self, partitions: Collection[TopicPartition]) -> None:
+        """Stop reading these; see `LogReader`."""
+        known = [partition for partition in partitions if partition in self._next]
+        for partition in known:
+            del self._next[partition]
+        if known:
+            await self._move(known, lambda: self._unassign(known))
+
+    async def _move(self, partitions: Collection[TopicPartition], job: Any) -> None:
+        """Run a change of assignment; what was read of these partitions before it is dropped."""
+        for partition in partitions:
+            self._moving[partition] = self._moving.get(partition, 0) + 1
+        self._held = deque(record for record in self._held if TopicPartition(*record[:2]) not in self._moving)
+        try:
+            await self._on_thread(job)
+        finally:
+            for partition in partitions:
+                self._moving[partition] -= 1
+                if not self._moving[partition]:
+                    del self._moving[partition]
+
+    def _assign(self, offsets: Mapping[TopicPartition, int]) -> None:
+        consumer = self._open_consumer()
+        held = {(p.topic, p.partition) for p in consumer.assignment()}
+        again = [KafkaPartition(*p) for p in offsets if tuple(p) in held]
+        if again:
+            consumer.incremental_unassign(again)
+        consumer.incremental_assign([KafkaPartition(*p, offset) for p, offset in offsets.items()])
+
+    def _unassign(self, partitions: Sequence[TopicPartition]) -> None:
+        self._open_consumer().incremental_unassign([KafkaPartition(*partition) for partition in partitions])
+
+    def _open_consumer(self) -> Consumer:
+        if self._consumer is None:
+            raise LogUnavailable("the reader is closed")
+        return self._consumer
+
+    async def _on_thread(self, job: Any) -> Any:
+        """Run a job on the consumer's thread, after a poll that is cut short for it."""
+        self._waiting_jobs += 1
+        self._interrupt.set()
+        try:
+            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, job))
+        except KafkaException as exc:
+            raise raised(exc) from exc
+        finally:
+            self._waiting_jobs -= 1
+            if not self._waiting_jobs:
+                self._interrupt.clear()
+
+    async def read(self, limit: int, timeout: float) -> Sequence[Record]:
+        """Return the next records; see `LogReader`."""
+        deadline = time.monotonic() + timeout
+        while not self._held:
+            if self._errors:
+                raise self._errors.popleft()
+            if self._filling is None:
+                left = max(0.0, deadline - time.monotonic())
+                self._filling = asyncio.create_task(self._fill(limit, left), name="kafka poll")
+            await asyncio.shield(self._filling)
+            if not self._held and not self._errors and time.monotonic() >= deadline:
+                return []
+        return [self._held.popleft() for _ in range(min(limit, len(self._held)))]
+
+    async def _fill(self, limit: int, timeout: float) -> None:
+        """Poll once; what comes is held, so that a cancelled read loses nothing."""
+        loop = asyncio.get_running_loop()
+        try:
+            batch = await loop.run_in_executor(self._thread, self._poll, limit, timeout)
+        except KafkaException as exc:
+            self._errors.append(raised(exc))
+            return
+        finally:
+            self._filling = None
+        self._keep(batch)
+        for partition, error in batch.errors:
+            if partition is None or (partition in self._next and partition not in self._moving):
+                self._errors.append(await self._error(partition, error))
+        if self._down is not None and not batch:
+            self._errors.append(translated(self._down))
+        self._down = None
+
+    def _poll(self, limit: int, timeout: float) -> Batch:
+        return poll(self._open_consumer(), limit, timeout, lambda: self._interrupt.is_set() or self._down is not None)
+
+    def _keep(self, batch: Batch) -> None:
+        for record in batch.records:
+            partition = TopicPartition(record.topic, record.partition)
+            if partition in self._next and partition not in self._moving:
+                self._next[partition] = record.offset + 1
+                self._held.append(record)
+        for partition, end in batch.ends.items():
+            if partition in self._next and partition not in self._moving:
+                self._next[partition] = max(self._next[partition], end)
+
+    async def _error(self, partition: TopicPartition | None, error: KafkaError) -> LogError:
+        if partition is not None and error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            try:
+                earliest = await self._on_thread(lambda: self._earliest(partition))
+            except LogError as exc:
+                return exc
+            return OffsetOutOfRange(partition, self._next.get(partition, 0), earliest)
+        return translated(error, partition.topic if partition is not None else None)
+
+    def _earliest(self, partition: TopicPartition) -> int:
+        bounds = self._open_consumer().get_watermark_offsets(KafkaPartition(*partition), timeout=WATERMARK_TIMEOUT)
+        if bounds is None:
+            raise LogUnavailable(f"the bounds of {partition.topic}/{partition.partition} did not come in time")
+        return int(bounds[0])
+
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """Return the next offset of each partition; see `LogReader`."""
+        behind = dict(self._next)
+        for record in reversed(self._held):
+            partition = TopicPartition(record.topic, record.partition)
+            behind[partition] = record.offset
+        return behind
+
+    async def aclose(self) -> None:
+        """Close the consumer and its thread. Idempotent."""
+        if self._consumer is not None:
+            await self._on_thread(self._close)
+        self._thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None

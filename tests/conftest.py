@@ -1,0 +1,38 @@
+"""What all tests share: a Kafka broker, started once for those that need one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.kafka import Broker, KafkaUnavailable
+
+LOUD = "\n" + "!" * 100 + "\n!!! KAFKA TESTS WERE NOT RUN: {}\n" + "!" * 100
+missing: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A running broker; where none can be started the test is skipped, in continuous integration it fails."""
+    if missing:
+        pytest.skip(missing[0])
+    try:
+        broker = Broker(tmp_path_factory.mktemp("kafka"))
+        broker.start()
+    except KafkaUnavailable as exc:
+        if os.environ.get("CI"):
+            pytest.fail(f"no Kafka broker: {exc}")
+        missing.append(str(exc))
+        pytest.skip(str(exc))
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what was left out."""
+    if missing:
+        terminalreporter.write_line(LOUD.format(missing[0]), red=True, bold=True)

@@ -1,0 +1,198 @@
+"""What only the log on Kafka promises, against a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from eventstreams.errors import (
+    AppendTimeout,
+    ConfigurationError,
+    LogRefused,
+    LogUnavailable,
+    RecordTooLarge,
+    UnknownTopic,
+)
+from eventstreams.eventlog.kafka.admin import Plan, TopicsAdmin, WantedTopic, plan
+from eventstreams.eventlog.kafka.log import KafkaLog, KafkaOptions, open_kafka
+from eventstreams.eventlog.kafka.options import properties
+from eventstreams.eventlog.open import open_log
+from eventstreams.records import NewRecord, Record, TopicPartition
+from tests.support.kafka import Broker, free_port
+
+kafka = pytest.mark.kafka
+
+
+@pytest.fixture
+async def topic(kafka_broker: Broker) -> str:
+    name = f"{uuid.uuid4()}.t"
+    await TopicsAdmin(kafka_broker.servers, {}).create(WantedTopic(name, 1, 1, {"retention.ms": "-1"}))
+    return name
+
+
+@pytest.fixture
+async def log(kafka_broker: Broker) -> AsyncIterator[KafkaLog]:
+    async with open_kafka(KafkaOptions(kafka_broker.servers)) as opened:
+        yield opened
+
+
+@kafka
+async def test_append_to_an_unknown_topic_is_refused_at_once_and_makes_none(log: KafkaLog, topic: str) -> None:
+    nowhere = f"{topic}.nowhere"
+    outcomes = await log.append([NewRecord(nowhere, b"x"), NewRecord(topic, b"y", None, 1)])
+    assert isinstance(outcomes[0], UnknownTopic)
+    assert isinstance(outcomes[1], Record)
+    assert await log.partitions(nowhere) == []
+    assert await log.append([]) == []
+
+
+@kafka
+async def test_record_over_the_limit_is_refused_alone(kafka_broker: Broker, topic: str) -> None:
+    async with open_kafka(KafkaOptions(kafka_broker.servers, max_record_bytes=10_000)) as log:
+        outcomes = await log.append([NewRecord(topic, b"x" * 20_000), NewRecord(topic, b"x")])
+        assert isinstance(outcomes[0], RecordTooLarge)
+        assert isinstance(outcomes[1], Record)
+
+
+@kafka
+async def test_log_opened_for_reading_appends_nothing(kafka_broker: Broker, topic: str) -> None:
+    async with open_log(f"kafka://{kafka_broker.servers}", writable=False) as log:
+        (outcome,) = await log.append([NewRecord(topic, b"x")])
+        assert isinstance(outcome, LogRefused)
+
+
+@kafka
+async def test_offsets_of_transactions_marks_are_passed(kafka_broker: Broker, log: KafkaLog, topic: str) -> None:
+    def produce() -> None:
+        producer = Producer({"bootstrap.servers": kafka_broker.servers, "transactional.id": topic})
+        producer.init_transactions(30)
+        for commit in (True, False, True):
+            producer.begin_transaction()
+            producer.produce(topic, b"kept" if commit else b"dropped", timestamp=7)
+            if commit:
+                producer.commit_transaction(30)
+            else:
+                producer.flush()
+                producer.abort_transaction(30)
+        producer.flush()
+
+    await asyncio.to_thread(produce)
+    p = TopicPartition(topic, 0)
+    end = (await log.extents([p]))[p].end
+    assert end == 6
+    block = await log.fetch(p, 0, end, 2**20)
+    assert [(record.offset, record.value) for record in block.records] == [(0, b"kept"), (4, b"kept")]
+    assert block.next_offset == end
+    assert await log.last_timestamp(p, end) == 7
+    reader = await log.open_reader({p: 0})
+    records: list[Record] = []
+    while reader.positions()[p] < end:
+        records += await reader.read(10, 1.0)
+    assert [record.offset for record in records] == [0, 4]
+    await reader.aclose()
+
+
+@kafka
+async def test_reader_moves_back_and_drops_what_it_had_read_ahead(log: KafkaLog, topic: str) -> None:
+    await log.append([NewRecord(topic, b"%d" % n, None, n + 1) for n in range(50)])
+    p = TopicPartition(topic, 0)
+    reader = await log.open_reader({p: 0})
+    assert [record.offset for record in await reader.read(1, 30.0)] == [0]
+    await reader.assign({p: 40})
+    found: list[int] = []
+    while len(found) < 10:
+        found += [record.offset for record in await reader.read(100, 30.0)]
+    assert found == list(range(40, 50))
+    await reader.aclose()
+
+
+@kafka
+async def test_new_partitions_are_seen(kafka_broker: Broker, log: KafkaLog, topic: str) -> None:
+    assert len(await log.partitions(topic)) == 1
+    await TopicsAdmin(kafka_broker.servers, {}).grow(topic, 3)
+    async with asyncio.timeout(30):
+        while len(await log.partitions(topic)) != 3:
+            log._known.clear()
+
+
+@kafka
+async def test_nothing_acknowledged_is_lost_when_the_broker_is_killed(tmp_path: Path, kafka_broker: Broker) -> None:
+    broker = Broker(tmp_path / "broker")
+    broker.start()
+    try:
+        await TopicsAdmin(broker.servers, {}).create(WantedTopic("t", 1, 1, {"retention.ms": "-1"}))
+        async with open_kafka(KafkaOptions(broker.servers, produce_timeout=60.0)) as log:
+            before = await log.append([NewRecord("t", b"%d" % n) for n in range(100)])
+            reader = await log.open_reader({TopicPartition("t", 0): 0})
+            await asyncio.to_thread(broker.kill)
+            with pytest.raises(LogUnavailable):
+                await log.check(1.0)
+            late = asyncio.create_task(log.append([NewRecord("t", b"%d" % n) for n in range(100, 200)]))
+            await asyncio.to_thread(broker.start)
+            outcomes = [*before, *await late]
+            assert all(isinstance(outcome, Record) for outcome in outcomes)
+            found: list[bytes] = []
+            async with asyncio.timeout(90):
+                while len(found) < 200:
+                    try:
+                        found += [record.value for record in await reader.read(500, 1.0)]
+                    except LogUnavailable:
+                        continue
+            assert found == [b"%d" % n for n in range(200)]
+            await reader.aclose()
+    finally:
+        broker.kill()
+
+
+@kafka
+async def test_append_without_a_broker_ends_in_time(tmp_path: Path, kafka_broker: Broker) -> None:
+    broker = Broker(tmp_path / "broker")
+    broker.start()
+    try:
+        await TopicsAdmin(broker.servers, {}).create(WantedTopic("t", 1, 1))
+        async with open_kafka(KafkaOptions(broker.servers, produce_timeout=5.0)) as log:
+            assert isinstance((await log.append([NewRecord("t", b"early")]))[0], Record)
+            await asyncio.to_thread(broker.kill)
+            async with asyncio.timeout(30):
+                (outcome,) = await log.append([NewRecord("t", b"late")])
+            assert isinstance(outcome, AppendTimeout | LogUnavailable)
+    finally:
+        broker.kill()
+
+
+async def test_broker_that_does_not_answer_is_named() -> None:
+    with pytest.raises(LogUnavailable, match=r"Kafka at 127\.0\.0\.1:\d+ cannot be reached"):
+        async with open_kafka(KafkaOptions(f"127.0.0.1:{free_port()}"), open_timeout=1.0):
+            pass
+
+
+async def test_properties_that_librdkafka_refuses_are_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"no\.such\.property"):
+        async with open_log("kafka://127.0.0.1:1", kafka={"no.such.property": 1}):
+            pass
+
+
+def test_secrets_are_read_from_files(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s3cret\n")
+    given = properties("h:1", {"sasl.password": {"file": str(tmp_path / "secret")}, "linger.ms": 9}, {"linger.ms": 1})
+    assert (given["sasl.password"], given["linger.ms"], given["bootstrap.servers"]) == ("s3cret", 9, "h:1")
+    for value, words in (({"file": "nowhere"}, "cannot be read"), ({"path": "x"}, "expected a value or")):
+        with pytest.raises(ConfigurationError, match=words):
+            properties("h:1", {"sasl.password": value})
+
+
+@pytest.mark.parametrize("url", ["kafka://", "kafka:h:1", "redis://x", "embedded:", ""])
+def test_other_forms_of_a_log_are_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="expected embedded:PATH"):
+        open_log(url)
+
+
+def test_plan_makes_and_grows_and_never_shrinks() -> None:
+    wanted = [WantedTopic("new", 3), WantedTopic("small", 4), WantedTopic("large", 2), WantedTopic("any")]
+    made = plan(wanted, {"small": 1, "large": 5, "any": 1, "other": 9})
+    assert made == Plan([wanted[0]], {"small": 4}, ["large has 5 partitions, more than 2: left as it is"])
