@@ -45,7 +45,9 @@ class StreamEndpoint:
                 return
             wire = AsgiWire()
             try:
-                subscription = await self._engine.subscribe(start.cursor, wire, wanted.form, gaps=start.gaps)
+                subscription = await self._engine.subscribe(
+                    start.cursor, wire, wanted.form, filter_=wanted.filter, gaps=start.gaps
+                )
                 wire.on_lost = subscription.close
                 response = EventSourceResponse(
                     wire.chunks(),

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 
 from eventstreams.errors import EventStreamsError, FilterError, LogRefused
 from eventstreams.eventlog.base import EventLog
+from eventstreams.filters.compile import Filter
 from eventstreams.metrics import Metrics
 from eventstreams.positions import Cursor, Next
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe.blocks import BlockCache
 from eventstreams.subscribe.frames import EventIds, Gap
-from eventstreams.subscribe.group import Chunk, Filter, Group, Head, Shape
+from eventstreams.subscribe.group import Chunk, Group, Head, Shape
 from eventstreams.subscribe.pump import Pump
 from eventstreams.subscribe.rendering import Item, Redaction, Renderer
 from eventstreams.subscribe.replay import Replay

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
-from eventstreams.records import Event, TopicPartition
+from eventstreams.filters.compile import Filter
+from eventstreams.records import TopicPartition
 from eventstreams.subscribe import frames
 from eventstreams.subscribe.frames import EventIds
 from eventstreams.subscribe.rendering import Item, Renderer
@@ -20,22 +21,6 @@ if TYPE_CHECKING:
 
 RECENT_BYTES = 1024 * 1024
 """Chunks that a group keeps for members a little behind."""
-
-
-class Filter(Protocol):
-    """Which events a subscription sees. Equal filters have equal keys."""
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def over_budget(self) -> bool:
-        """Whether it takes more than its share of the process."""
-        ...
-
-    def matches(self, event: Event) -> bool:
-        """Return whether the event is to be sent. Never raises."""
-        ...
 
 
 class Shape(NamedTuple):
@@ -84,8 +69,8 @@ class Group:
         if not data or (not self.shape.canary and item.is_canary()):
             return b""
         if self.filter is not None:
-            event = item.event()
-            if event is None or not self.filter.matches(event):
+            view = item.view()
+            if view is None or not self.filter.matches(view):
                 return b""
         if self.shape.json_lines:
             return data + b"\n"

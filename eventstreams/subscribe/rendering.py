@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from eventstreams.filters.view import EventView
 from eventstreams.metrics import Metrics
 from eventstreams.records import Record, TopicPartition
 
@@ -31,7 +32,7 @@ class Redaction(Protocol):
 class Item:
     """A record in memory with what was made of it. Rendered when first asked for."""
 
-    __slots__ = ("_canary", "_data", "_event", "partition", "record", "seq")
+    __slots__ = ("_canary", "_data", "_event", "_view", "partition", "record", "seq")
 
     def __init__(self, record: Record, partition: TopicPartition, seq: int = -1) -> None:
         self.record = record
@@ -39,6 +40,7 @@ class Item:
         self.seq = seq
         self._data: bytes | None = None
         self._event: dict[str, Any] | None = None
+        self._view: EventView | None = None
         self._canary = False
 
     @property
@@ -59,17 +61,25 @@ class Item:
         """Whether it is a canary event; asked after `data`."""
         return self._canary
 
-    def event(self) -> dict[str, Any] | None:
+    def view(self) -> EventView | None:
         """Return what filters see, None for a JSON array; asked after `data`."""
-        if self._event is None and self._data:
-            event = orjson.loads(self._data)
+        if self._view is None and self._data:
+            event = self._event if self._event is not None else _parsed(self._data)
             if isinstance(event, dict):
-                self._event = event
-        return self._event
+                self._view = EventView(event, self._data)
+        return self._view
 
     def forget(self) -> None:
         """Drop the parsed event: the bytes stay."""
         self._event = None
+        self._view = None
+
+
+def _parsed(data: bytes) -> object:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _lenient(data)
 
 
 class Renderer:

@@ -19,6 +19,7 @@ from eventstreams.errors import (
     UnknownStream,
 )
 from eventstreams.eventlog.base import EventLog
+from eventstreams.filters.compile import Filter, compile_filters
 from eventstreams.positions import AtOffset, AtTime, Cursor, Edge, Next, Position
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe.engine import Form
@@ -41,6 +42,7 @@ class StreamRequest:
     since: Position | None
     last_event_id: LastEventId | None
     form: Form
+    filter: Filter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +71,14 @@ def read_request(request: Request, streams: str, catalog: StreamCatalog) -> Stre
         canary=_choice(query.get("canary", ""), CANARY, "canary"),
         positions=_choice(query.get("positions", ""), POSITIONS, "positions"),
     )
-    if query.getlist("filter"):
-        # Deliberate: an event that a filter would have kept back must not be sent as if there were none.
-        raise BadRequest("filter: this version does not filter on the server yet")
+    filters = [*query.getlist("filter"), *query.getlist("filter[]")]
     header = request.headers.getlist("last-event-id")
     return StreamRequest(
         topics=tuple(dict.fromkeys(topic for config in configs for topic in config.topics)),
         since=since,
         last_event_id=parse_last_event_id(", ".join(header)) if header else None,
         form=form,
+        filter=compile_filters(filters) if filters else None,
     )
 
 

@@ -145,7 +145,8 @@ async def test_json_lines_when_accept_begins_with_application_json(gateway: Runn
         ("/v2/stream/%2F%5Eregex%2F", 400, {"detail": "Invalid streams: /^regex/"}),
         ("/v2/stream/edits?since=abc", 400, {"type": "invalid_timestamp", "uri": "/v2/stream/edits?since=abc"}),
         ("/v2/stream/edits?positions=maybe", 400, {"type": "bad_request"}),
-        ("/v2/stream/edits?filter=true", 400, {"type": "bad_request"}),
+        ("/v2/stream/edits?filter=event.x%20%3D%3D", 400, {"type": "invalid_filter"}),
+        ("/v2/stream/edits?filter=", 400, {"type": "invalid_filter"}),
         ("/v2/stream/%E0%A4%A", 400, {"type": "bad_request"}),
         ("/v2/stream/missing", 500, {"name": "ConfigurationError", "allowedTopics": ["nowhere"]}),
         ("/v2/stream/half", 404, {"name": "TopicNotAvailableError", "availableTopics": ["a"]}),
@@ -207,3 +208,39 @@ async def test_head_answers_at_once_and_counts_nothing(gateway: Running) -> None
 )
 async def test_other_routes(gateway: Running, method: str, path: str, status: int) -> None:
     assert (await gateway.http.request(method, path)).status_code == status
+
+
+# -- filters
+
+
+async def test_filtered_stream_sends_matching_events_and_resumes_past_the_others(gateway: Running) -> None:
+    await add(gateway.log, "a", *range(1000, 1050))
+    url = "/v2/stream/edits?since=0&filter=event.ts%20%3E%3D%201040&filter=event.ts%20!%3D%201041&filter_check=off"
+    first = await subscribe(gateway, url, 2)
+    assert [event["ts"] for event in first.events] == [1040, 1042]
+    rest = await subscribe(gateway, url.replace("since=0&", ""), 2, **{"Last-Event-ID": first.last_id})
+    assert [event["ts"] for event in rest.events] == [1043, 1044]
+
+
+async def test_filter_holds_for_live_events_and_json_lines(gateway: Running) -> None:
+    url = "/v2/stream/edits?filter=event.meta.topic%20%3D%3D%20%22b%22"
+    async with gateway.http.stream("GET", url, headers={"Accept": "application/json"}) as response:
+        await add(gateway.log, "a", 1)
+        await add(gateway.log, "b", 2)
+        lines = (json.loads(line) async for line in response.aiter_lines() if line)
+        assert [(await anext(lines))["ts"]] == [2]
+
+
+async def test_position_moves_past_what_was_filtered_out(gateway: Running) -> None:
+    await add(gateway.log, "a", *range(1000, 1100))
+    url = "/v2/stream/edits?since=0&filter=false"
+    async with gateway.http.stream("GET", url) as response:
+        async for line in response.aiter_lines():
+            if line.startswith("id: ") and '"topic":"a","partition":0' in line and '"offset":100' in line:
+                break
+
+
+async def test_bad_filter_is_answered_with_place_and_value(gateway: Running) -> None:
+    answer = await gateway.http.get("/v2/stream/edits", params={"filter": 'event.a.matches("(")'})
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("filter 'event.a.matches(\"(\")': line 1, column 17: ")

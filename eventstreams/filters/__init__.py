@@ -1,0 +1,1 @@
+"""Filters: CEL text from clients, checked, compiled once, evaluated once per event."""
