@@ -11,8 +11,9 @@ import click
 from eventstreams.catalog.load import Problem, check, load_streams
 from eventstreams.catalog.streams import StreamConfig
 from eventstreams.errors import ConfigurationError, EventStreamsError
+from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.eventlog.kafka.admin import Plan, TopicsAdmin, WantedTopic, plan
-from eventstreams.eventlog.open import kafka_servers
+from eventstreams.eventlog.open import kafka_servers, open_log
 from eventstreams.services import catalog_options
 from eventstreams.settings import Settings, load_settings
 
@@ -70,7 +71,7 @@ def check_command(config: str | None, assignments: tuple[str, ...]) -> None:
 @set_option
 @click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 def apply_command(config: str | None, assignments: tuple[str, ...], dry_run: bool) -> None:
-    """Make the streams' missing topics on Kafka, and add missing partitions. Nothing is removed or made smaller.
+    """Make missing topics in the log, on Kafka also missing partitions. Nothing is removed or made smaller.
 
     Example: eventstreams streams apply --set log=kafka://localhost:9092 --dry-run
     """
@@ -82,10 +83,11 @@ def apply_command(config: str | None, assignments: tuple[str, ...], dry_run: boo
 
 
 async def _apply(settings: Settings, *, dry_run: bool) -> None:
+    wanted = wanted_topics(load_streams(settings.streams, catalog_options(settings)), settings.intake.topic_prefix)
     servers = kafka_servers(settings.log)
     if servers is None:
-        raise ConfigurationError(f"log {settings.log!r}: topics are made on kafka://HOST:PORT only")
-    wanted = wanted_topics(load_streams(settings.streams, catalog_options(settings)), settings.intake.topic_prefix)
+        await _apply_embedded(settings, wanted, dry_run=dry_run)
+        return
     admin = TopicsAdmin(servers, settings.kafka)
     made = plan(wanted, await admin.topics())
     _print(made)
@@ -96,6 +98,17 @@ async def _apply(settings: Settings, *, dry_run: bool) -> None:
     for name, partitions in made.grow.items():
         await admin.grow(name, partitions)
     click.echo(f"{len(made.create)} topics made, {len(made.grow)} grown")
+
+
+async def _apply_embedded(settings: Settings, wanted: Sequence[WantedTopic], *, dry_run: bool) -> None:
+    async with open_log(settings.log) as log:
+        present = {topic.name: len(await log.partitions(topic.name)) for topic in wanted}
+        made = plan(wanted, {name: count for name, count in present.items() if count})
+        _print(Plan(made.create, {}, made.notes))
+        if not dry_run and isinstance(log, EmbeddedLog):
+            for topic in made.create:
+                await log.create_topic(topic.name, topic.partitions or 1)
+            click.echo(f"{len(made.create)} topics made")
 
 
 def wanted_topics(streams: Sequence[StreamConfig], prefix: str) -> Sequence[WantedTopic]:

@@ -132,7 +132,7 @@ def _entries(document: Document, options: CatalogOptions) -> dict[str, _Entry]:
 def _streams_of(document: Document, object_path: str | None) -> tuple[Any, tuple[str | int, ...], Mapping[str, Any]]:
     """Return what holds the streams, its path, and the defaults that the document itself has for all of them."""
     content = document.content
-    if isinstance(content, dict) and "error" in content and "streams" not in content:
+    if isinstance(content, dict) and _is_error(content.get("error")):
         raise ConfigurationError(f"stream configuration {document.name} is an error: {_shown(content['error'])}")
     if isinstance(content, dict) and isinstance(content.get("warnings"), (dict, list)):
         logger.warning("stream configuration came with warnings", extra={"warnings": _shown(content["warnings"])})
@@ -147,6 +147,11 @@ def _streams_of(document: Document, object_path: str | None) -> tuple[Any, tuple
     if isinstance(content, dict) and isinstance(content.get("streams"), (dict, list)):
         return content["streams"], ("streams",), {}
     return content, (), {}
+
+
+def _is_error(value: Any) -> bool:
+    """Whether this is what MediaWiki's API says under `error`, with status 200; a stream may be called that too."""
+    return isinstance(value, str) or (isinstance(value, dict) and "code" in value)
 
 
 def _stream(name: str, settings: Mapping[str, Any], options: CatalogOptions) -> StreamConfig:

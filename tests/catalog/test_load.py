@@ -200,6 +200,10 @@ def test_documents_without_streams_are_refused(tmp_path: Path, text: str, words:
         load_catalog(written(tmp_path, text))
 
 
+def test_stream_may_be_called_error(tmp_path: Path) -> None:
+    assert load(tmp_path, {"error": {"schema_title": "error"}}).public_names() == ["error"]
+
+
 def test_missing_file_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.yaml cannot be read: No such file"):
         load_catalog("nowhere.yaml")
