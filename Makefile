@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test lint
+MINUTES ?= 10
+
+.PHONY: setup run test lint soak
 
 setup: $(STAMP)
 
@@ -25,3 +27,6 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+soak: setup
+	$(BIN)/python -m tests.support.oracle --minutes $(MINUTES)
