@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import signal
 import sys
@@ -16,6 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import orjson
@@ -75,7 +77,7 @@ class Report:
             self.received += len(seen)
             self.lost += len(wanted - set(seen))
             self.repeated += len(seen) - len(set(seen))
-            self.reordered += sum(1 for before, after in zip(seen, seen[1:], strict=False) if after[0] < before[0])
+            self.reordered += sum(1 for before, after in pairwise(seen) if after[0] < before[0])
             self.surprises += [f"never stored: {place} {event}" for event in set(seen) - set(events)]
 
 
@@ -108,8 +110,6 @@ class Rig:
             reading = [tasks.create_task(client.run()) for client in self.clients]
             await self._trouble(kills, cuts, time.monotonic() + seconds)
             truth = await self._truth()
-            for client in self.clients:
-                client.cutting = False
             await self._catch_up(truth)
             for task in reading:
                 task.cancel()
@@ -171,9 +171,9 @@ class Rig:
     async def _catch_up(self, truth: Truth) -> None:
         """Wait until every client has come to the end; one that does not is judged by what it saw."""
         ends = {place: len(events) for place, events in truth.items()}
-        deadline = time.monotonic() + CATCH_UP
-        while not all(client.reached(ends) for client in self.clients) and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CATCH_UP):
+                await asyncio.gather(*(client.reach(ends) for client in self.clients))
 
     def _judge(self, truth: Truth) -> None:
         stored = [number for events in truth.values() for _, number in events]

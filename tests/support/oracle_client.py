@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import socket
@@ -39,24 +40,32 @@ class Client:
         self._query = rng.choice(("", "positions=event", "canary=false"))
         self.cutting = True
         """Whether its connections are cut."""
+        self._goal: Mapping[Place, int] = {}
+        self._arrived = asyncio.Event()
 
     async def run(self) -> None:
         """Connect, read, be cut, come back; until cancelled."""
         while True:
             await self._gateway.up.wait()
-            try:
+            # Killed, or not up yet: that is what it is here for.
+            with contextlib.suppress(OSError):
                 await self._connection()
-            except OSError:
-                pass  # Killed, or not up yet: that is what it is here for.
             await asyncio.sleep(self._rng.random() * PAUSE)
 
     def start(self, place: Place) -> int:
         """Return the first offset that this client must see; of partitions made later, their first."""
         return 0 if self.whole else (self.ids.first or {}).get(place, 0)
 
-    def reached(self, ends: Mapping[Place, int]) -> bool:
-        """Whether the client has come to the end of each partition of its streams."""
-        return all(self.ids.offsets.get(place, -1) >= end for place, end in ends.items() if place[0] in self.streams)
+    async def reach(self, ends: Mapping[Place, int]) -> None:
+        """Read on without cuts until each partition of the streams is at its end."""
+        self.cutting = False
+        self._goal = {place: end for place, end in ends.items() if place[0] in self.streams}
+        self._look()
+        await self._arrived.wait()
+
+    def _look(self) -> None:
+        if self._goal and all(self.ids.offsets.get(place, -1) >= end for place, end in self._goal.items()):
+            self._arrived.set()
 
     async def _connection(self) -> None:
         with socket.socket() as connection:
@@ -116,6 +125,7 @@ class Client:
         if reader.last_event_id != self._last_event_id:
             self._last_event_id = reader.last_event_id
             self.ids.see(self._last_event_id)
+            self._look()
 
     def _see(self, message: Message) -> None:
         event = json.loads(message.data)
