@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 MINUTES ?= 10
 
-.PHONY: setup run test lint soak
+.PHONY: setup run test lint soak clients
 
 setup: $(STAMP)
 
@@ -30,3 +30,6 @@ lint: setup
 
 soak: setup
 	$(BIN)/python -m tests.support.oracle --minutes $(MINUTES)
+
+clients: setup
+	$(BIN)/python -m pytest -m clients tests/clients
