@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup run test lint kafka
+MINUTES ?= 10
+
+.PHONY: setup run test lint kafka soak clients
 
 setup: $(STAMP)
 
@@ -28,3 +30,9 @@ lint: setup
 
 kafka: setup
 	$(BIN)/python -m tests.support.kafka
+
+soak: setup
+	$(BIN)/python -m tests.support.oracle --minutes $(MINUTES)
+
+clients: setup
+	$(BIN)/python -m pytest -m clients tests/clients

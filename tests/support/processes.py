@@ -1,0 +1,94 @@
+"""Processes of the project under test: started, killed, started again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from eventstreams.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+START_TIMEOUT = 30.0
+END_TIMEOUT = 30.0
+ADDRESS = re.compile(r"http://([^:/\s]+):(\d+)")
+
+
+class Process:
+    """One Python process that says on a line of its output when it is ready."""
+
+    def __init__(self, arguments: Sequence[str], ready: str) -> None:
+        self._arguments = arguments
+        self._ready = ready
+        self._process: asyncio.subprocess.Process | None = None
+        self.up = asyncio.Event()
+        self.said = ""
+        """The line that said it is ready."""
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, *self._arguments, stdout=asyncio.subprocess.PIPE, env=environment, cwd=ROOT
+        )
+        async with asyncio.timeout(START_TIMEOUT):
+            async for line in self.lines():
+                if self._ready in line:
+                    self.said = line
+                    self.up.set()
+                    return
+        raise AssertionError(f"{self._arguments} ended with {await self._process.wait()} before it was ready")
+
+    async def lines(self) -> AsyncIterator[str]:
+        """Yield what it says on; ends with the process."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            yield line.decode().rstrip()
+
+    async def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; return the exit status."""
+        assert self._process is not None
+        self.up.clear()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(how)
+        async with asyncio.timeout(END_TIMEOUT):
+            return await self._process.wait()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Process]:
+        """Run while the context lasts."""
+        await self.start()
+        try:
+            yield self
+        finally:
+            await self.end(signal.SIGKILL)
+
+
+class GatewayProcess(Process):
+    """`eventstreams serve`, on a free port of its own at every start."""
+
+    def __init__(self, log: str, streams: Path, *settings: str) -> None:
+        assignments = [f"log={log}", f"streams={streams}", "gateway.port=0", "admin.port=0", *settings]
+        if "admin" in Settings.model_fields:
+            assignments.append("admin.port=0")
+        flags = [part for assignment in assignments for part in ("--set", assignment)]
+        super().__init__(["-c", "from eventstreams.cli import main; main()", "serve", *flags], "serving streams at")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, once it is up."""
+        match = ADDRESS.search(self.said)
+        assert match is not None, self.said
+        return match[1], int(match[2])
+
+    @property
+    def url(self) -> str:
+        """The base URL, once it is up."""
+        return "http://{}:{}".format(*self.address)
