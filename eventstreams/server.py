@@ -23,6 +23,7 @@ from eventstreams.settings import Settings
 from eventstreams.subscribe.admission import Admission
 from eventstreams.subscribe.endpoints import StreamEndpoint
 from eventstreams.subscribe.engine import Engine, EngineOptions
+from eventstreams.subscribe.handover import http_protocol
 
 BACKLOG = 4096
 
@@ -89,7 +90,14 @@ async def serve(settings: Settings, log: EventLog, *, ready: Callable[[str], Non
 def uvicorn_config(app: ASGIApp) -> uvicorn.Config:
     """Return how uvicorn runs here: no Server header, no lifespan, logs left alone, 16 KiB of headers."""
     return uvicorn.Config(
-        app, http="httptools", ws="none", lifespan="off", server_header=False, log_level="warning", access_log=False
+        app,
+        http=http_protocol(),
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        server_header=False,
+        log_level="warning",
+        access_log=False,
     )
 
 
