@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from eventstreams.errors import ConfigurationError
+from eventstreams.subscribe.handover import http_protocol
 
 BACKLOG = 4096
 
@@ -67,7 +68,14 @@ async def beside(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
 def uvicorn_config(app: ASGIApp) -> uvicorn.Config:
     """Return how uvicorn runs here: no Server header, no lifespan, logs left alone, 16 KiB of headers."""
     return uvicorn.Config(
-        app, http="httptools", ws="none", lifespan="off", server_header=False, log_config=None, access_log=False
+        app,
+        http=http_protocol(),
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        server_header=False,
+        log_config=None,
+        access_log=False,
     )
 
 

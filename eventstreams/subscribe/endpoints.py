@@ -1,9 +1,12 @@
-"""GET /v2/stream/{streams}, on any ASGI server.
+"""GET /v2/stream/{streams}, on any ASGI server; over a socket of our own where the server gives it.
 
 Before the first byte an error is a status, after it a frame.
 """
 
 from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
 
 import anyio
 from sse_starlette import EventSourceResponse
@@ -14,7 +17,8 @@ from starlette.types import Receive, Scope, Send
 from eventstreams.catalog.streams import StreamCatalog
 from eventstreams.subscribe.admission import Admission
 from eventstreams.subscribe.engine import Engine, Form
-from eventstreams.subscribe.request import find_start, read_request
+from eventstreams.subscribe.handover import EXTENSION, DirectWire, Handover
+from eventstreams.subscribe.request import Start, StreamRequest, find_start, read_request
 from eventstreams.subscribe.wire import AsgiWire
 
 SHUTDOWN_GRACE = 30.0
@@ -24,8 +28,9 @@ SHUTDOWN_GRACE = 30.0
 class StreamEndpoint:
     """Server-sent events, or JSON lines, until the client goes.
 
-    An ASGI app, not a request -> response function: it awaits its own response, so each `with` below lasts exactly as
-    long as the connection, however that ends. Raises what `read_request` and `find_start` raise.
+    An ASGI app, not a request -> response function: on the portable path it awaits its own response, so each `with`
+    below lasts exactly as long as the connection, however that ends; on the direct path the wire takes what is held
+    over and lets go of it when the connection is lost. Raises what `read_request` and `find_start` raise.
     """
 
     def __init__(self, engine: Engine, catalog: StreamCatalog, admission: Admission, *, resume_skew: float) -> None:
@@ -37,29 +42,77 @@ class StreamEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         wanted = read_request(request, scope["path_params"]["streams"], self._catalog)
-        with self._admission.enter(request.client.host if request.client else ""):
+        with ExitStack() as held:
+            held.enter_context(self._admission.enter(request.client.host if request.client else ""))
             start = await find_start(wanted, self._engine.log, resume_skew=self._resume_skew)
             headers = stream_headers(wanted.form, request.headers.get("accept"))
+            handover = scope.get("extensions", {}).get(EXTENSION)
             if request.method == "HEAD":
                 await Response(headers=headers)(scope, receive, send)
-                return
-            wire = AsgiWire()
-            try:
-                subscription = await self._engine.subscribe(
-                    start.cursor, wire, wanted.form, filter_=wanted.filter, gaps=start.gaps
-                )
-                wire.on_lost = subscription.close
-                response = EventSourceResponse(
-                    wire.chunks(),
-                    headers=headers,
-                    ping=0,
-                    sep="\n",
-                    shutdown_event=anyio.Event(),
-                    shutdown_grace_period=SHUTDOWN_GRACE,
-                )
-                await response(scope, receive, send)
-            finally:
-                wire.lost()
+            elif handover is not None:
+                await self._serve_directly(handover, send, headers, wanted, start, held)
+            else:
+                await self._serve_portably((scope, receive, send), headers, wanted, start)
+
+    async def _serve_directly(
+        self,
+        handover: Handover,
+        send: Send,
+        headers: dict[str, str],
+        wanted: StreamRequest,
+        start: Start,
+        held: ExitStack,
+    ) -> None:
+        """Send the head, then leave the connection, and what is held for it, to the subscription."""
+        await self._engine.prepare(start.cursor)
+        try:
+            handover.before_head()
+            await send({"type": "http.response.start", "status": 200, "headers": encoded(headers)})
+        except BaseException:
+            self._engine.release(start.cursor)
+            raise
+        wire = DirectWire(chunked=handover.chunked)
+        handover.take(wire)
+        form = replace(wanted.form, chunked=handover.chunked)
+        subscription = self._engine.begin(start.cursor, wire, form, filter_=wanted.filter, gaps=start.gaps)
+        held.callback(subscription.close)
+        ours = held.pop_all()
+
+        def lost(exc: Exception | None) -> None:
+            ours.close()
+            if isinstance(exc, TimeoutError):
+                self._engine.metrics.client_dropped("vanished")
+
+        wire.own(lost)
+
+    async def _serve_portably(
+        self, asgi: tuple[Scope, Receive, Send], headers: dict[str, str], wanted: StreamRequest, start: Start
+    ) -> None:
+        wire = AsgiWire()
+        try:
+            subscription = await self._engine.subscribe(
+                start.cursor, wire, wanted.form, filter_=wanted.filter, gaps=start.gaps
+            )
+            wire.on_lost = subscription.close
+            response = EventSourceResponse(
+                wire.chunks(),
+                headers=headers,
+                ping=0,
+                sep="\n",
+                shutdown_event=anyio.Event(),
+                shutdown_grace_period=SHUTDOWN_GRACE,
+            )
+            with anyio.CancelScope() as running:
+                # A send that waits for a client that takes nothing ends no other way.
+                wire.on_abort = running.cancel
+                await response(*asgi)
+        finally:
+            wire.lost()
+
+
+def encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return headers as ASGI has them."""
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
 def stream_headers(form: Form, accept: str | None) -> dict[str, str]:

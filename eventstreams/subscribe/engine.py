@@ -144,10 +144,26 @@ class Engine:
 
         Raises: UnknownTopic, LogUnavailable.
         """
-        partitions = tuple(cursor)
-        await self.pump.watch(partitions)
+        await self.prepare(cursor)
+        return self.begin(cursor, wire, form, filter_=filter_, gaps=gaps)
+
+    async def prepare(self, cursor: Cursor) -> None:
+        """Do what may fail before a subscription; then `begin` or `release` has to follow.
+
+        Raises: UnknownTopic, LogUnavailable.
+        """
+        await self.pump.watch(tuple(cursor))
+
+    def release(self, cursor: Cursor) -> None:
+        """Take a `prepare` back."""
+        self.pump.unwatch(tuple(cursor))
+
+    def begin(
+        self, cursor: Cursor, wire: Wire, form: Form, *, filter_: Filter | None = None, gaps: Sequence[Gap] = ()
+    ) -> Subscription:
+        """Open a subscription that was prepared, and write its first bytes. Does not fail."""
         key = Shape(
-            partitions, filter_.key if filter_ else None, form.canary, form.json_lines, form.positions, form.chunked
+            tuple(cursor), filter_.key if filter_ else None, form.canary, form.json_lines, form.positions, form.chunked
         )
         subscription = Subscription(self, self._group(key, filter_), EventIds(self._with_times(cursor)), wire)
         subscription.start(list(gaps))

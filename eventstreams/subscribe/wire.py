@@ -46,6 +46,7 @@ class AsgiWire:
         self._taken = asyncio.Event()
         self._taken.set()
         self.on_lost: Callable[[], None] = lambda: None
+        self.on_abort: Callable[[], None] = lambda: None
         self.closed = False
 
     def write(self, chunk: bytes) -> bool:
@@ -74,6 +75,7 @@ class AsgiWire:
         """End the response at once."""
         self._chunk = None
         self.finish()
+        self.on_abort()
 
     def lost(self) -> None:
         """Say that the response is over, however it ended."""

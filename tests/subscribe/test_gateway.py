@@ -22,6 +22,7 @@ from eventstreams.records import NewRecord
 from eventstreams.subscribe.admission import Admission
 from eventstreams.subscribe.endpoints import StreamEndpoint
 from eventstreams.subscribe.engine import Engine, EngineOptions
+from eventstreams.subscribe.handover import HandoverProtocol
 
 STREAMS = """
 streams:
@@ -34,6 +35,10 @@ streams:
 """
 
 
+PATHS: dict[str, Any] = {"direct": HandoverProtocol, "portable": "h11"}
+"""Each test of the gateway runs over both ways of delivery."""
+
+
 class Running(NamedTuple):
     http: httpx.AsyncClient
     log: EmbeddedLog
@@ -41,7 +46,7 @@ class Running(NamedTuple):
 
 
 @asynccontextmanager
-async def serving(tmp_path: Path) -> AsyncIterator[Running]:
+async def serving(tmp_path: Path, path: str) -> AsyncIterator[Running]:
     (tmp_path / "streams.yaml").write_text(STREAMS)
     catalog = load_catalog(str(tmp_path / "streams.yaml"))
     metrics = Metrics()
@@ -52,7 +57,9 @@ async def serving(tmp_path: Path) -> AsyncIterator[Running]:
         async with Engine(log, EngineOptions(), metrics).open() as engine:
             app = build_gateway(StreamEndpoint(engine, catalog, admission, resume_skew=1.0))
             listener = socket.create_server(("127.0.0.1", 0))
-            config = uvicorn.Config(app, log_level="warning", server_header=False, lifespan="off")
+            config = uvicorn.Config(
+                app, http=PATHS[path], ws="none", log_config=None, server_header=False, lifespan="off"
+            )
             server = uvicorn.Server(config)
             serving_task = asyncio.create_task(server._serve([listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -64,9 +71,9 @@ async def serving(tmp_path: Path) -> AsyncIterator[Running]:
                 await serving_task
 
 
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
-    async with serving(tmp_path) as running:
+@pytest.fixture(params=PATHS)
+async def gateway(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Running]:
+    async with serving(tmp_path, request.param) as running:
         yield running
 
 
