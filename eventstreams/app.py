@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 import orjson
@@ -12,14 +13,18 @@ from eventstreams import __version__
 from eventstreams.asgi import StandardHeaders, error_response, not_found, standard_headers
 from eventstreams.errors import BadRequest, EventStreamsError
 
+logger = logging.getLogger(__name__)
+
 STREAM = re.compile(r"/v2/stream/([^/]+)/?", re.IGNORECASE)
 BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 ROBOTS = "User-agent: *\nDisallow: /\n"
+HOME = "https://wikitech.wikimedia.org/wiki/Event_Platform/EventStreams_HTTP_Service"
 INFO = {
     "name": "eventstreams",
     "version": __version__,
     "description": "Public server-sent event streams over an event log",
+    "home": HOME,
 }
 
 
@@ -36,6 +41,10 @@ class Gateway:
             await self._route(scope, receive, send)
         except EventStreamsError as exc:
             await error_response(exc, scope)(scope, receive, send)
+        except Exception:
+            # The outermost place that can still answer; where the answer has begun the server cuts it.
+            logger.exception("a request failed")
+            await error_response(EventStreamsError("the request could not be answered"), scope)(scope, receive, send)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
@@ -56,13 +65,17 @@ _allow = Response("GET,HEAD", headers={"allow": "GET,HEAD"}, media_type="text/ht
 
 
 def _page(path: str, scope: Scope) -> Response:
-    page = path.lower().rstrip("/") or "/"
+    page = path.lower()
+    if len(page) > 1:
+        page = page.removesuffix("/")
     if page.startswith("/_info/") and page[7:] in ("name", "version"):
         answer = _json({page[7:]: INFO[page[7:]]})
     elif page == "/_info":
         answer = _json(INFO)
     elif page == "/robots.txt":
         answer = Response(ROBOTS, media_type="text/plain; charset=utf-8")
+    elif page == "/_info/home":
+        return RedirectResponse(HOME, 301)
     elif page == "/rc":
         answer = RedirectResponse("/?doc", 301)
     else:

@@ -21,7 +21,7 @@ from eventstreams.server import DrainingServer, beside, listen, url_of, uvicorn_
 from eventstreams.services import Services, open_services
 from eventstreams.settings import IntakeSettings, Settings
 from eventstreams.subscribe.admission import Admission
-from eventstreams.subscribe.endpoints import StreamEndpoint
+from eventstreams.subscribe.endpoints import GatewayOptions, StreamEndpoint
 from eventstreams.subscribe.engine import Engine, EngineOptions
 from intake.app import build_intake
 from intake.endpoints import EndpointOptions, EventsEndpoint
@@ -131,7 +131,14 @@ async def _gateway_app(settings: Settings, services: Services) -> AsyncIterator[
             admission.draining = True
             await engine.drain(given.drain_timeout)
 
-        endpoint = StreamEndpoint(engine, services.catalog, admission, resume_skew=given.resume_skew)
+        wanted = GatewayOptions(
+            resume_skew=given.resume_skew,
+            client_address=given.client_address,
+            trusted=parse_networks(settings.trusted_proxies),
+            browsers_come_back=given.browsers_come_back,
+            canaries=given.canaries,
+        )
+        endpoint = StreamEndpoint(engine, services.catalog, admission, wanted)
         yield RequestLog(build_gateway(endpoint)), drain
 
 

@@ -25,6 +25,13 @@ class GatewaySettings(BaseModel):
     port: int = Field(8092, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     connections_per_client: int = Field(0, ge=0, description="Streams that one client may have open; 0 is no limit.")
     connections: int = Field(0, ge=0, description="Streams that may be open in all; 0 is no limit.")
+    client_address: Literal["peer", "forwarded", "x-client-ip"] = Field(
+        "peer", description="What counts as a client: its connection, what trusted proxies say, or that header."
+    )
+    browsers_come_back: bool = Field(
+        True, description="Whether a browser over a limit gets a 200 that tells it when to come back."
+    )
+    canaries: bool = Field(True, description="Whether canary events are sent to who does not say.")
     heartbeat: float = Field(15.0, gt=0, description="Seconds without bytes after which an open stream gets some.")
     send_timeout: float = Field(60.0, gt=0, description="Seconds after which a client that takes nothing is closed.")
     drain_timeout: float = Field(10.0, ge=0, description="Seconds in which a stopping process ends its streams.")

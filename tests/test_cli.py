@@ -187,7 +187,7 @@ async def test_topics_are_made_on_kafka_from_the_configuration(tmp_path: Path, k
 @pytest.mark.kafka
 async def test_events_go_through_kafka_from_a_post_to_a_stream(tmp_path: Path, kafka_broker: Broker) -> None:
     streams = tmp_path / "streams.yaml"
-    streams.write_text("test.event: {schema_title: test/event}\n")
+    streams.write_text("test.event: {schema_title: test/event, topics: [test.event]}\n")
     given = ("--set", f"streams={streams}", "--set", f"log=kafka://{kafka_broker.servers}")
     await run("streams", "apply", *given)
     intake, gateway = await start("intake", *given, *FREE_PORTS), await start("serve", *given, *FREE_PORTS)

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 PHP_STREAMS, PHP_DEFAULTS, PHP_WIKI = "wgEventStreams", "wgEventStreamsDefaultSettings", "default"
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
+NAME = re.compile(r"[^,\x00-\x1f\x7f]{1,500}")
 MAX_TOLD = 10
 
 
@@ -160,16 +161,18 @@ def _stream(name: str, settings: Mapping[str, Any], options: CatalogOptions) -> 
     if topics is None:
         prefixes = settings.get("topic_prefixes") or ("",)
         topics = tuple(prefix + name for prefix in prefixes)
-    allowed = settings.get("topics_allowed")
+    # As the original: what says nothing of topics is not for the gateway.
+    has_topics = settings.get("topics") is not None or "topic_prefixes" in settings
     creation = settings.get("kafka") or {}
     return StreamConfig(
         name=name,
-        topics=tuple(topics) if allowed is None else tuple(topic for topic in topics if topic in allowed),
+        topics=tuple(topics),
+        topics_allowed=tuple(settings.get("topics_allowed") or ()),
         description=settings.get("description") or f"{name} events.",
         schema_title=settings.get("schema_title"),
         settings=settings,
         message_key_fields=settings.get("message_key_fields"),
-        is_public=not pattern and (options.allowed is None or name in options.allowed),
+        is_public=has_topics and not pattern and (options.allowed is None or name in options.allowed),
         topic_settings=TopicSettings(
             creation.get("partitions"), creation.get("replication_factor"), creation.get("config", {})
         ),
@@ -182,11 +185,15 @@ def _stream(name: str, settings: Mapping[str, Any], options: CatalogOptions) -> 
 def _problems(name: str, settings: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     if name.startswith("/"):
         yield from _bad_pattern(name)
-    elif TOPIC.fullmatch(name) is None:
-        yield (), f"stream {_shown(name)}: expected at most 249 letters, digits, dots, underscores and hyphens"
+    elif NAME.fullmatch(name) is None:
+        yield (), f"stream {_shown(name)}: expected a name without commas and control characters"
     if not isinstance(settings, dict):
         yield (), f"stream {name}: expected settings by name, found {_shown(settings)}"
         return
+    made = [prefix + name for prefix in _names(settings.get("topic_prefixes")) if isinstance(prefix, str)] or [name]
+    plain = NAME.fullmatch(name) is not None and not name.startswith("/")
+    if plain and settings.get("topics") is None and not all(map(TOPIC.fullmatch, made)):
+        yield (), f"stream {_shown(name)}: its name is no topic's, expected topics"
     for key, (is_right, expected) in CHECKS.items():
         value = settings.get(key)
         if name.startswith("/") and key == "topics":

@@ -31,6 +31,8 @@ class StreamConfig:
     schema_title: str | None
     settings: Mapping[str, Any]
     alias_of: str | None = None
+    topics_allowed: tuple[str, ...] = ()
+    """More topics that a Last-Event-ID may name."""
     message_key_fields: Mapping[str, str] | None = None
     """Names in the record's key, each with the path of the event's field that it is taken from."""
     is_public: bool = True

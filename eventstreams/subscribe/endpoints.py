@@ -6,7 +6,7 @@ Before the first byte an error is a status, after it a frame.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import anyio
 from sse_starlette import EventSourceResponse
@@ -14,8 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from eventstreams.addresses import Networks
 from eventstreams.catalog.streams import StreamCatalog
+from eventstreams.errors import ServiceUnavailable, TooManyConnections
 from eventstreams.subscribe.admission import Admission
+from eventstreams.subscribe.client import AddressMode, client_address, refusal
 from eventstreams.subscribe.engine import Engine, Form
 from eventstreams.subscribe.handover import EXTENSION, DirectWire, Handover
 from eventstreams.subscribe.request import Start, StreamRequest, find_start, read_request
@@ -23,6 +26,19 @@ from eventstreams.subscribe.wire import AsgiWire
 
 SHUTDOWN_GRACE = 30.0
 """Seconds that a response outlives the server's signal: the engine's drain ends it sooner, with a last id."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """How requests for streams are read."""
+
+    resume_skew: float = 1.0
+    client_address: AddressMode = "peer"
+    trusted: Networks = ()
+    browsers_come_back: bool = True
+    """Whether a browser over a limit is answered 200 and told to come back: it never does after another status."""
+    canaries: bool = True
+    """Whether canary events are sent to who does not say."""
 
 
 class StreamEndpoint:
@@ -33,18 +49,27 @@ class StreamEndpoint:
     over and lets go of it when the connection is lost. Raises what `read_request` and `find_start` raise.
     """
 
-    def __init__(self, engine: Engine, catalog: StreamCatalog, admission: Admission, *, resume_skew: float) -> None:
+    def __init__(self, engine: Engine, catalog: StreamCatalog, admission: Admission, options: GatewayOptions) -> None:
         self._engine = engine
         self._catalog = catalog
         self._admission = admission
-        self._resume_skew = resume_skew
+        self._options = options
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        wanted = read_request(request, scope["path_params"]["streams"], self._catalog)
+        options = self._options
+        peer = request.client.host if request.client else ""
+        client = client_address(request.headers, peer, options.client_address, options.trusted)
         with ExitStack() as held:
-            held.enter_context(self._admission.enter(request.client.host if request.client else ""))
-            start = await find_start(wanted, self._engine.log, resume_skew=self._resume_skew)
+            try:
+                held.enter_context(self._admission.enter(client))
+            except (TooManyConnections, ServiceUnavailable) as exc:
+                await self._admission.pause_if_hasty(client)
+                answer = refusal(exc, scope, request.headers, browsers_come_back=options.browsers_come_back)
+                await answer(scope, receive, send)
+                return
+            wanted = read_request(request, scope["path_params"]["streams"], self._catalog, canaries=options.canaries)
+            start = await find_start(wanted, self._engine.log, resume_skew=options.resume_skew)
             headers = stream_headers(wanted.form, request.headers.get("accept"))
             handover = scope.get("extensions", {}).get(EXTENSION)
             if request.method == "HEAD":

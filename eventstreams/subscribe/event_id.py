@@ -14,6 +14,12 @@ BAD_SHAPE = (
 """Deliberate: the two blanks are the original's."""
 
 OFFSET_LATEST, OFFSET_EARLIEST = -1, -2
+OFFSETS_UNSET = (-1000, -1001)
+"""librdkafka's `stored` and `invalid`: nothing is stored for a client, so latest."""
+
+OFFSET_TAIL = -2000
+"""From here down: so many records before the end."""
+
 MAX_INTEGER = 2**63 - 1
 
 
@@ -68,7 +74,7 @@ def _entry(item: object, value: object) -> TopicEntry | PartitionEntry:
         raise _bad_shape(value)
     if partition < 0:
         raise _refused(f"partition {partition} in Last-Event-ID: must be >= 0", value)
-    if offset is not None and offset < OFFSET_EARLIEST:
+    if offset is not None and OFFSET_TAIL < offset < OFFSET_EARLIEST and offset not in OFFSETS_UNSET:
         raise _refused(f"offset {offset} in Last-Event-ID: must be >= 0, -1 (latest) or -2 (earliest)", value)
     return PartitionEntry(item["topic"], partition, offset, timestamp)
 

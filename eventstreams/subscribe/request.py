@@ -23,7 +23,14 @@ from eventstreams.filters.compile import Filter, compile_filters
 from eventstreams.positions import AtOffset, AtTime, Cursor, Edge, Next, Position
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe.engine import Form
-from eventstreams.subscribe.event_id import LastEventId, PartitionEntry, TopicEntry, parse_last_event_id
+from eventstreams.subscribe.event_id import (
+    OFFSET_EARLIEST,
+    OFFSET_TAIL,
+    LastEventId,
+    PartitionEntry,
+    TopicEntry,
+    parse_last_event_id,
+)
 from eventstreams.subscribe.frames import Gap
 from eventstreams.subscribe.since import parse_since
 
@@ -31,7 +38,7 @@ T = TypeVar("T")
 
 JSON_LINES = "application/json"
 POSITIONS = {"": "id", "true": "id", "false": "off", "event": "event"}
-CANARY = {"": True, "true": True, "false": False}
+CANARY = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,8 @@ class StreamRequest:
     """What a client asked for, before the log was asked."""
 
     topics: tuple[str, ...]
+    more_topics: tuple[str, ...]
+    """Those that Last-Event-ID may name beside `topics`."""
     since: Position | None
     last_event_id: LastEventId | None
     form: Form
@@ -53,7 +62,7 @@ class Start:
     gaps: Sequence[Gap]
 
 
-def read_request(request: Request, streams: str, catalog: StreamCatalog) -> StreamRequest:
+def read_request(request: Request, streams: str, catalog: StreamCatalog, *, canaries: bool = True) -> StreamRequest:
     """Check a request in the contract's order: streams, `since`, the other parameters, Last-Event-ID.
 
     `streams` is the path's part, not decoded. Raises: RequestError, InvalidAssignment.
@@ -68,13 +77,14 @@ def read_request(request: Request, streams: str, catalog: StreamCatalog) -> Stre
     since = parse_since(values[0]) if values else None
     form = Form(
         json_lines=request.headers.get("accept", "").startswith(JSON_LINES),
-        canary=_choice(query.get("canary", ""), CANARY, "canary"),
+        canary=_choice(query.get("canary", ""), {"": canaries, **CANARY}, "canary"),
         positions=_choice(query.get("positions", ""), POSITIONS, "positions"),
     )
     filters = [*query.getlist("filter"), *query.getlist("filter[]")]
     header = request.headers.getlist("last-event-id")
     return StreamRequest(
         topics=tuple(dict.fromkeys(topic for config in configs for topic in config.topics)),
+        more_topics=tuple(dict.fromkeys(topic for config in configs for topic in config.topics_allowed)),
         since=since,
         last_event_id=parse_last_event_id(", ".join(header)) if header else None,
         form=form,
@@ -104,19 +114,22 @@ async def find_start(request: StreamRequest, log: EventLog, *, resume_skew: floa
 
     Raises: TopicNotAvailable, NoTopics, InvalidAssignment, LogUnavailable.
     """
-    held = {topic: list(await log.partitions(topic)) for topic in request.topics}
+    allowed = list(dict.fromkeys((*request.topics, *(request.more_topics if request.last_event_id else ()))))
+    held = {topic: list(await log.partitions(topic)) for topic in allowed}
     existing = [topic for topic, partitions in held.items() if partitions]
     if not existing:
         raise NoTopics(
             "No topics available for consumption. This likely means that the configured allowedTopics do not"
             " currently exist.",
-            allowedTopics=list(request.topics),
+            allowedTopics=allowed,
         )
     positions, times = _positions(request, held, existing, log.cluster, resume_skew)
     extents = await log.extents(positions)
     gaps: list[Gap] = []
     for partition, position in positions.items():
         extent = extents[partition]
+        if isinstance(position, AtOffset) and position.offset <= OFFSET_TAIL:
+            position = positions[partition] = AtOffset(max(extent.earliest, extent.end + position.offset - OFFSET_TAIL))
         if isinstance(position, AtOffset) and position.offset > extent.end:
             # The log was made anew, or the offset is another's: its time tells more than its number.
             time = times.get(partition)
@@ -160,7 +173,7 @@ def _positions(
             times[partition] = entry.timestamp
     if given is not None and given.cluster == cluster:
         # An id of ours names all partitions that there were: those it does not name are new since.
-        for topic in existing:
+        for topic in request.topics:
             for partition in held[topic]:
                 positions.setdefault(partition, Edge.EARLIEST)
     return positions, times
@@ -169,8 +182,8 @@ def _positions(
 def _entry_position(entry: PartitionEntry, theirs: str | None, ours: str, resume_skew: float) -> Position:
     foreign = theirs is not None and theirs != ours
     if entry.offset is not None and not (foreign and entry.timestamp is not None):
-        if entry.offset < 0:
-            return Edge.LATEST if entry.offset == -1 else Edge.EARLIEST
+        if OFFSET_TAIL < entry.offset < 0:
+            return Edge.EARLIEST if entry.offset == OFFSET_EARLIEST else Edge.LATEST
         return AtOffset(entry.offset)
     time = entry.timestamp or 0
     if time < 0:

@@ -103,17 +103,17 @@ def test_defaults_lie_under_overrides_over_and_add_streams(tmp_path: Path) -> No
 
 
 def test_gateway_serves_allowed_streams_and_their_aliases_only(tmp_path: Path) -> None:
-    content = {"x": {"stream_aliases": "old"}, "y": {}, "/^z/": {}}
+    content = {"x": {"stream_aliases": "old", "topics": ["x"]}, "y": {"topics": ["y"]}, "/^z/": {}}
     catalog = load(tmp_path, content, allowed=["x"])
     assert catalog.public_names() == ["old", "x"]
     assert catalog.public("y") is None
     assert catalog.find("y") is not None
 
 
-def test_gateway_reads_allowed_topics_only(tmp_path: Path) -> None:
-    stream = load(tmp_path, {"x": {"topics": ["a", "b", "c"], "topics_allowed": ["c", "a"]}}).public("x")
-    assert stream is not None
-    assert stream.topics == ("a", "c")
+def test_gateway_serves_streams_that_say_where_they_are_read_from(tmp_path: Path) -> None:
+    catalog = load(tmp_path, {"x": {"topics": ["t"]}, "y": {"topic_prefixes": None}, "z": {"schema_title": "z"}})
+    assert catalog.public_names() == ["x", "y"]
+    assert catalog.find("z") is not None
 
 
 def test_events_find_exact_names_before_patterns_in_order_and_no_alias(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_later_sources_win_stream_by_stream(tmp_path: Path) -> None:
 
 
 def test_object_path_finds_streams_below(tmp_path: Path) -> None:
-    assert load(tmp_path, {"a": {"b": {"x": {}}}}, object_path="a.b").public_names() == ["x"]
+    assert [s.name for s in load(tmp_path, {"a": {"b": {"x": {}}}}, object_path="a.b").all()] == ["x"]
 
 
 def test_yaml_words_stay_texts(tmp_path: Path) -> None:
@@ -176,7 +176,13 @@ def test_wrong_settings_are_told_with_their_line(tmp_path: Path, settings: str, 
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("a b", "expected at most 249"), ("/a", "between slashes"), ("/(/", "regular expression"), ("x", "found 5")],
+    [
+        ("a b", "its name is no topic's, expected topics"),
+        ("a,b", "without commas"),
+        ("/a", "between slashes"),
+        ("/(/", "regular expression"),
+        ("x", "found 5"),
+    ],
 )
 def test_wrong_names_and_entries_are_told_with_their_line(tmp_path: Path, name: str, words: str) -> None:
     path = written(tmp_path, json.dumps({"ok": {}, name: 5 if name == "x" else {}}, indent=1))
@@ -201,7 +207,7 @@ def test_documents_without_streams_are_refused(tmp_path: Path, text: str, words:
 
 
 def test_stream_may_be_called_error(tmp_path: Path) -> None:
-    assert load(tmp_path, {"error": {"schema_title": "error"}}).public_names() == ["error"]
+    assert [stream.name for stream in load(tmp_path, {"error": {"schema_title": "error"}}).all()] == ["error"]
 
 
 def test_missing_file_is_named() -> None:

@@ -62,7 +62,7 @@ async def test_refresh_swaps_streams_and_keeps_the_last_good_set(served: Served)
     async with open_catalog(served.url, options, metrics, ttl=0) as catalog:
         assert catalog.public_names() == ["x"]
         assert served.hosts == ["config.example"]
-        served.content = {"streams": {"y": {}}}
+        served.content = {"streams": {"y": {"topics": ["y"]}}}
         await refresh(catalog, served.url, options, metrics)
         assert (catalog.public_names(), catalog.version) == (["y"], 1)
         for status, content in ((500, {}), (200, {"streams": {"z": 1}}), (200, {"error": "no"}), (200, {})):

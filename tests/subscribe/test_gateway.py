@@ -20,7 +20,7 @@ from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.metrics import Metrics
 from eventstreams.records import NewRecord
 from eventstreams.subscribe.admission import Admission
-from eventstreams.subscribe.endpoints import StreamEndpoint
+from eventstreams.subscribe.endpoints import GatewayOptions, StreamEndpoint
 from eventstreams.subscribe.engine import Engine, EngineOptions
 from eventstreams.subscribe.handover import HandoverProtocol
 
@@ -55,7 +55,7 @@ async def serving(tmp_path: Path, path: str) -> AsyncIterator[Running]:
         for topic in "abq":
             await log.create_topic(topic)
         async with Engine(log, EngineOptions(), metrics).open() as engine:
-            app = build_gateway(StreamEndpoint(engine, catalog, admission, resume_skew=1.0))
+            app = build_gateway(StreamEndpoint(engine, catalog, admission, GatewayOptions()))
             listener = socket.create_server(("127.0.0.1", 0))
             config = uvicorn.Config(
                 app, http=PATHS[path], ws="none", log_config=None, server_header=False, lifespan="off"
@@ -215,6 +215,41 @@ async def test_head_answers_at_once_and_counts_nothing(gateway: Running) -> None
 )
 async def test_other_routes(gateway: Running, method: str, path: str, status: int) -> None:
     assert (await gateway.http.request(method, path)).status_code == status
+
+
+# -- admission
+
+
+async def test_client_over_its_limit_is_refused_before_its_request_is_read(gateway: Running) -> None:
+    with ExitStack() as others:
+        for _ in range(20):
+            others.enter_context(gateway.admission.enter("127.0.0.1"))
+        answer = await gateway.http.get("/v2/stream/nope")
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
+        headers = {"accept": "text/event-stream", "origin": "https://wiki.example"}
+        answer = await gateway.http.get("/v2/stream/edits", headers=headers)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        comment, retry, error, _ = answer.text.split("\n\n")
+        assert comment == ":ok"
+        assert 20_000 <= int(retry.removeprefix("retry: ")) <= 60_000
+        kind, data = error.split("\n")
+        assert kind == "event: error"
+        assert json.loads(data.removeprefix("data: "))["status"] == 429
+
+
+async def test_draining_gateway_refuses_new_streams(gateway: Running) -> None:
+    gateway.admission.draining = True
+    answer = await gateway.http.get("/v2/stream/edits")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+async def test_offsets_counted_from_the_end_start_there(gateway: Running) -> None:
+    await add(gateway.log, "a", *range(1000, 1010))
+    for offset, first in ((-2003, 1007), (-2, 1000), (-5000, 1000)):
+        header = json.dumps([{"topic": "a", "partition": 0, "offset": offset}])
+        reply = await subscribe(gateway, "/v2/stream/edits", 1, **{"Last-Event-ID": header})
+        assert reply.events[0]["ts"] == first
 
 
 # -- filters
