@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, unquote
 
 import orjson
+from starlette.datastructures import Headers, QueryParams
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eventstreams import __version__
 from eventstreams.asgi import StandardHeaders, error_response, not_found, standard_headers
 from eventstreams.errors import BadRequest, EventStreamsError
+from eventstreams.settings import DEFAULT_CSP
+from eventstreams.subscribe.documents import Documents
+from eventstreams.subscribe.listing import Listing, StreamState
+from eventstreams.web.endpoints import UI, Files, SwaggerUi
+from eventstreams.web.pages import streams_page
 
 logger = logging.getLogger(__name__)
 
@@ -20,19 +30,100 @@ BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 ROBOTS = "User-agent: *\nDisallow: /\n"
 HOME = "https://wikitech.wikimedia.org/wiki/Event_Platform/EventStreams_HTTP_Service"
-INFO = {
-    "name": "eventstreams",
-    "version": __version__,
-    "description": "Public server-sent event streams over an event log",
-    "home": HOME,
-}
+DESCRIPTION = "Public server-sent event streams over an event log"
+INFO = {"name": "eventstreams", "version": __version__, "description": DESCRIPTION, "home": HOME}
+JSON = "application/json; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+TEXT = "text/plain; charset=utf-8"
+
+
+class Pages:
+    """What the gateway has beside the streams: their descriptions and list, files, who it is."""
+
+    def __init__(self, documents: Documents, listing: Listing, *, title: str, ui: bool) -> None:
+        self._documents = documents
+        self._listing = listing
+        self._title = title
+        self._ui = Files(UI) if ui else None
+        self._doc = SwaggerUi(title)
+
+    async def get(self, path: str, scope: Scope) -> Response | None:
+        """Return the page at a path (lower case, no slash at its end); None where there is none.
+
+        Raises: NotFound, LogUnavailable.
+        """
+        if path == "/":
+            return await self._root(scope)
+        if path == "/v2/stream":
+            return await self._streams(scope)
+        if self._ui is None:
+            return None
+        if path == "/v2/ui" and not scope["path"].endswith("/"):
+            return RedirectResponse("/v2/ui/", 301)
+        name = scope["path"][len("/v2/ui") :] if path == "/v2/ui" or path.startswith("/v2/ui/") else scope["path"]
+        return await self._ui.get(name.strip("/") or "index.html", scope)
+
+    async def _root(self, scope: Scope) -> Response:
+        query = QueryParams(scope["query_string"])
+        if "spec" in query:
+            return Response(await self._documents.openapi(), media_type=JSON)
+        if "asyncapi" in query:
+            return Response(await self._documents.asyncapi(), media_type=JSON)
+        if "doc" in query:
+            return await self._doc.get(query.get("path"), scope)
+        return _see_other("/?doc" if self._ui is None else "/v2/ui", scope)
+
+    async def _streams(self, scope: Scope) -> Response:
+        streams = [_listed(state) for state in await self._listing.streams()]
+        headers = {"vary": "Accept", "cache-control": "no-cache"}
+        if _prefers_html(scope):
+            return Response(streams_page(self._title, streams), headers=headers, media_type=HTML)
+        return Response(orjson.dumps({"streams": streams}), headers=headers, media_type=JSON)
+
+
+def _listed(state: StreamState) -> Mapping[str, Any]:
+    stream = state.stream
+    return {
+        "name": stream.name,
+        "url": f"/v2/stream/{quote(stream.name)}",
+        "description": stream.description,
+        "schema_title": stream.schema_title,
+        "alias_of": stream.alias_of,
+        "partitions": state.partitions,
+        "earliest": _iso(state.earliest),
+        "latest": _iso(state.latest),
+        "events_per_second": round(state.rate, 3),
+    }
+
+
+def _iso(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    try:
+        moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _prefers_html(scope: Scope) -> bool:
+    """Whether it is a browser that asks: nobody else names HTML."""
+    return "text/html" in Headers(scope=scope).get("accept", "")
+
+
+def _see_other(place: str, scope: Scope) -> Response:
+    headers = {"location": place, "vary": "Accept"}
+    if _prefers_html(scope):
+        return Response(f'<p>See Other. Redirecting to <a href="{place}">{place}</a></p>', 303, headers, HTML)
+    return Response(f"See Other. Redirecting to {place}", 303, headers, TEXT)
 
 
 class Gateway:
     """Answers by method and path; paths regardless of case and of one slash at the end, as the original."""
 
-    def __init__(self, stream: ASGIApp) -> None:
+    def __init__(self, stream: ASGIApp, pages: Pages | None) -> None:
         self._stream = stream
+        self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,7 +141,7 @@ class Gateway:
         path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
         match = STREAM.fullmatch(path)
         if match is None:
-            await _page(path, scope)(scope, receive, send)
+            await (await self._page(path, scope))(scope, receive, send)
         elif scope["method"] in ("GET", "HEAD"):
             if BAD_ESCAPE.search(path.encode("latin-1")):
                 raise BadRequest(f"path {path!r}: a percent sign must be followed by two hexadecimal digits")
@@ -60,35 +151,42 @@ class Gateway:
         else:
             await not_found(scope)(scope, receive, send)
 
+    async def _page(self, path: str, scope: Scope) -> Response:
+        page = unquote(path).lower()
+        if len(page) > 1:
+            page = page.removesuffix("/")
+        if page == "/_info/home":
+            return RedirectResponse(HOME, 301)
+        method = scope["method"]
+        as_get = {**scope, "method": "GET"} if method == "OPTIONS" else scope
+        answer = None
+        if method in ("GET", "HEAD", "OPTIONS"):
+            answer = _info(page)
+            if answer is None and self._pages is not None:
+                answer = await self._pages.get(page, as_get)
+        if answer is None:
+            return not_found(scope)
+        return _allow if method == "OPTIONS" else answer
 
-_allow = Response("GET,HEAD", headers={"allow": "GET,HEAD"}, media_type="text/html; charset=utf-8")
+
+PREFLIGHT = "accept, x-requested-with, content-type, last-event-id"
+"""What pages of other origins may send; Last-Event-ID by who reads streams without EventSource."""
+
+_allow = Response("GET,HEAD", headers={"allow": "GET,HEAD", "access-control-allow-headers": PREFLIGHT}, media_type=HTML)
 
 
-def _page(path: str, scope: Scope) -> Response:
-    page = path.lower()
-    if len(page) > 1:
-        page = page.removesuffix("/")
+def _info(page: str) -> Response | None:
     if page.startswith("/_info/") and page[7:] in ("name", "version"):
-        answer = _json({page[7:]: INFO[page[7:]]})
-    elif page == "/_info":
-        answer = _json(INFO)
-    elif page == "/robots.txt":
-        answer = Response(ROBOTS, media_type="text/plain; charset=utf-8")
-    elif page == "/_info/home":
-        return RedirectResponse(HOME, 301)
-    elif page == "/rc":
-        answer = RedirectResponse("/?doc", 301)
-    else:
-        return not_found(scope)
-    if scope["method"] == "OPTIONS":
-        return _allow
-    return answer if scope["method"] in ("GET", "HEAD") else not_found(scope)
+        return Response(orjson.dumps({page[7:]: INFO[page[7:]]}), media_type=JSON)
+    if page == "/_info":
+        return Response(orjson.dumps(INFO), media_type=JSON)
+    if page == "/robots.txt":
+        return Response(ROBOTS, media_type=TEXT)
+    return RedirectResponse("/?doc", 301) if page == "/rc" else None
 
 
-def _json(body: object) -> Response:
-    return Response(orjson.dumps(body), media_type="application/json; charset=utf-8")
-
-
-def build_gateway(stream: ASGIApp) -> ASGIApp:
-    """Return the gateway around the endpoint of streams."""
-    return StandardHeaders(Gateway(stream), standard_headers())
+def build_gateway(
+    stream: ASGIApp, pages: Pages | None = None, *, cors: str | None = "*", csp: str | None = DEFAULT_CSP
+) -> ASGIApp:
+    """Return the gateway around the endpoint of streams; without `pages` it has only streams and who it is."""
+    return StandardHeaders(Gateway(stream, pages), standard_headers(cors, csp))

@@ -23,11 +23,9 @@ access = logging.getLogger("eventstreams.access")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:+/=-]{1,200}", re.ASCII)
 
-DEFAULT_CSP = "default-src 'self'; object-src 'none'; media-src *; img-src *; style-src *; frame-ancestors 'self'"
-
 
 def standard_headers(
-    cors: str | None = "*", csp: str | None = DEFAULT_CSP, *, methods: str | None = None
+    cors: str | None = "*", csp: str | None = None, *, methods: str | None = None
 ) -> Sequence[tuple[str, str]]:
     """Return the headers of every answer; None leaves CORS or the security headers out."""
     headers: list[tuple[str, str]] = []

@@ -241,11 +241,10 @@ class LogRefused(LogError):
 
     code = "log_refused"
 
-    def __init__(self, message: str, *, topic: str | None = None, errno: int = -1, origin: str = "local") -> None:
+    def __init__(self, message: str, *, topic: str | None = None, errno: int = -1) -> None:
         super().__init__(message)
         self.topic = topic
         self.errno = errno
-        self.origin = origin
 
 
 class ProducerError(EventStreamsError):

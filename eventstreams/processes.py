@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.types import ASGIApp
 
+from eventstreams import __version__
 from eventstreams.addresses import parse_networks
-from eventstreams.app import build_gateway
+from eventstreams.app import DESCRIPTION, HOME, Pages, build_gateway
 from eventstreams.asgi import AdminApp, RequestLog
 from eventstreams.demo import traffic
+from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.schemas.formats import formats
 from eventstreams.schemas.validation import Validators
 from eventstreams.server import DrainingServer, beside, listen, url_of, uvicorn_config
 from eventstreams.services import Services, open_services
-from eventstreams.settings import IntakeSettings, Settings
+from eventstreams.settings import GatewaySettings, IntakeSettings, RedactionRule, Settings
 from eventstreams.subscribe.admission import Admission
+from eventstreams.subscribe.documents import Documents
 from eventstreams.subscribe.endpoints import GatewayOptions, StreamEndpoint
 from eventstreams.subscribe.engine import Engine, EngineOptions
+from eventstreams.subscribe.listing import Listing
+from eventstreams.subscribe.openapi import About
+from eventstreams.subscribe.redaction import Condition, Redaction, Rule, page_rules
 from intake.app import build_intake
 from intake.endpoints import EndpointOptions, EventsEndpoint
 from intake.limits import RateLimits
@@ -125,7 +132,8 @@ async def _gateway_app(settings: Settings, services: Services) -> AsyncIterator[
         heartbeat=given.heartbeat,
         send_timeout=given.send_timeout,
     )
-    async with Engine(services.log, options, services.metrics).open() as engine:
+    redaction = _redaction(given)
+    async with Engine(services.log, options, services.metrics, redaction=redaction).open() as engine:
 
         async def drain() -> None:
             admission.draining = True
@@ -139,7 +147,38 @@ async def _gateway_app(settings: Settings, services: Services) -> AsyncIterator[
             canaries=given.canaries,
         )
         endpoint = StreamEndpoint(engine, services.catalog, admission, wanted)
-        yield RequestLog(build_gateway(endpoint)), drain
+        gateway = build_gateway(endpoint, _pages(given, services), cors=given.cors, csp=given.csp)
+        yield RequestLog(gateway), drain
+
+
+def _pages(given: GatewaySettings, services: Services) -> Pages:
+    about = About(given.title, __version__, DESCRIPTION, HOME, given.terms)
+    documents = Documents(services.catalog, services.repository, about, schema_version=given.schema_version)
+    return Pages(documents, Listing(services.catalog, services.log), title=given.title, ui=given.ui)
+
+
+def _redaction(given: GatewaySettings) -> Redaction | None:
+    rules = [*page_rules(given.redacted_pages)] if given.redacted_pages else []
+    return Redaction([*rules, *map(_rule, given.redaction)]) if rules or given.redaction else None
+
+
+def _rule(given: RedactionRule) -> Rule:
+    """Return a rule of the settings. Raises: ConfigurationError for a pattern that is none."""
+    try:
+        return Rule(
+            given.streams,
+            [
+                Condition([c.field] if isinstance(c.field, str) else c.field, c.one_of, by=c.by, compare=c.compare)
+                for c in given.when
+            ],
+            remove=given.remove,
+            empty=given.empty,
+            require=given.require,
+            withhold=given.withhold,
+            last=given.last,
+        )
+    except re.error as exc:
+        raise ConfigurationError(f"setting gateway.redaction: streams {given.streams!r}: {exc}") from exc
 
 
 @asynccontextmanager

@@ -15,6 +15,35 @@ from eventstreams.errors import ConfigurationError
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 
+DEFAULT_CSP = "default-src 'self'; object-src 'none'; media-src *; img-src *; style-src *; frame-ancestors 'self'"
+
+
+class RedactionCondition(BaseModel):
+    """A field that holds one of some values."""
+
+    model_config = STRICT
+
+    field: str | list[str]
+    """Dotted path; of several the first that is there counts."""
+    one_of: list[Any] | dict[str, list[Any]]
+    """Values, or lists of them by the value of the field `by`."""
+    by: str | None = None
+    compare: Literal["exact", "title"] = "exact"
+
+
+class RedactionRule(BaseModel):
+    """What to hide of which events."""
+
+    model_config = STRICT
+
+    streams: str | None = None
+    when: list[RedactionCondition] = []
+    remove: list[str] = []
+    empty: list[str] = []
+    require: list[str] = []
+    withhold: bool = False
+    last: bool = False
+
 
 class GatewaySettings(BaseModel):
     """The public gateway."""
@@ -32,6 +61,18 @@ class GatewaySettings(BaseModel):
         True, description="Whether a browser over a limit gets a 200 that tells it when to come back."
     )
     canaries: bool = Field(True, description="Whether canary events are sent to who does not say.")
+    redaction: list[RedactionRule] = Field([], description="What is hidden of events: rules, tried in order.")
+    redacted_pages: dict[str, list[Any]] = Field(
+        {}, description="Titles by domain of pages whose performers are hidden; rules made from it go first."
+    )
+    title: str = Field("Wikimedia EventStreams", description="Name of the service, in its descriptions and pages.")
+    terms: str | None = Field(
+        "https://foundation.wikimedia.org/wiki/Policy:Terms_of_Use", description="Address of the terms of use, there."
+    )
+    ui: bool = Field(True, description="Whether `/` leads to the page for people; else to `/?doc`.")
+    cors: str | None = Field("*", description="Access-Control-Allow-Origin; null sends no CORS headers.")
+    csp: str | None = Field(DEFAULT_CSP, description="Content-Security-Policy; null sends no security headers.")
+    schema_version: str = Field("latest", description="Version of the schemas in descriptions: latest, or X.Y.Z.")
     heartbeat: float = Field(15.0, gt=0, description="Seconds without bytes after which an open stream gets some.")
     send_timeout: float = Field(60.0, gt=0, description="Seconds after which a client that takes nothing is closed.")
     drain_timeout: float = Field(10.0, ge=0, description="Seconds in which a stopping process ends its streams.")

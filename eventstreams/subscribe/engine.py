@@ -24,7 +24,8 @@ from eventstreams.subscribe.blocks import BlockCache
 from eventstreams.subscribe.frames import EventIds, Gap
 from eventstreams.subscribe.group import Chunk, Group, Head, Shape
 from eventstreams.subscribe.pump import Pump
-from eventstreams.subscribe.rendering import Item, Redaction, Renderer
+from eventstreams.subscribe.redaction import Redaction
+from eventstreams.subscribe.rendering import Item, Renderer
 from eventstreams.subscribe.replay import Replay
 from eventstreams.subscribe.subscription import Subscription
 from eventstreams.subscribe.tail import Tail
@@ -314,7 +315,7 @@ class Engine:
     def error_body(self, exc: EventStreamsError) -> Mapping[str, object]:
         """Return the body of `event: error`: the original's shape for errors of the log."""
         if isinstance(exc, LogRefused):
-            return {"message": exc.message, "code": exc.errno, "errno": exc.errno, "origin": exc.origin}
+            return {"message": exc.message, "code": exc.errno, "errno": exc.errno, "origin": "local"}
         return {"message": exc.message, "code": exc.code, "origin": "eventstreams"}
 
     async def _refresh(self) -> None:

@@ -56,7 +56,7 @@ def parse_last_event_id(text: str) -> LastEventId:
         raise InvalidAssignment(str(exc), originalName="SyntaxError", last_event_id=text) from exc
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list) or not items:
-        raise _bad_shape(value)
+        raise bad_shape(value)
     entries = [_entry(item, value) for item in items]
     first = items[0]
     cluster = first.get("cluster") if isinstance(first, dict) else None
@@ -67,11 +67,11 @@ def _entry(item: object, value: object) -> TopicEntry | PartitionEntry:
     if isinstance(item, str):
         return TopicEntry(item)
     if not isinstance(item, dict) or not isinstance(item.get("topic"), str):
-        raise _bad_shape(value)
+        raise bad_shape(value)
     partition = _integer(item.get("partition"))
     offset, timestamp = _integer(item.get("offset")), _integer(item.get("timestamp"))
     if partition is None or (offset is None and timestamp is None):
-        raise _bad_shape(value)
+        raise bad_shape(value)
     if partition < 0:
         raise _refused(f"partition {partition} in Last-Event-ID: must be >= 0", value)
     if offset is not None and OFFSET_TAIL < offset < OFFSET_EARLIEST and offset not in OFFSETS_UNSET:
@@ -89,7 +89,8 @@ def _integer(value: object) -> int | None:
     return number if abs(number) <= MAX_INTEGER else None
 
 
-def _bad_shape(value: object) -> InvalidAssignment:
+def bad_shape(value: object) -> InvalidAssignment:
+    """Return the refusal of what names no position to start from."""
     return _refused(BAD_SHAPE, value)
 
 

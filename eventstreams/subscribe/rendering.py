@@ -7,26 +7,20 @@ The rules are the contract's (EventStreams, deserialising): `meta` is made if mi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
 from eventstreams.filters.view import EventView
 from eventstreams.metrics import Metrics
 from eventstreams.records import Record, TopicPartition
+from eventstreams.subscribe.redaction import Redaction
 
 MAX_EXACT_INTEGER = 2**53
 """Beyond it numbers go out as doubles, as they do from the original (RFC 8259 section 6)."""
 
 ITEM_OVERHEAD_BYTES = 400
 """What an item costs beside its bytes: the objects around them."""
-
-
-class Redaction(Protocol):
-    """Removes what the configuration hides; mutates the event, returns whether anything changed."""
-
-    def redact(self, event: dict[str, Any]) -> bool: ...
 
 
 class Item:
@@ -86,7 +80,7 @@ class Renderer:
     """Renders records under one redaction."""
 
     def __init__(self, redaction: Redaction | None, metrics: Metrics) -> None:
-        self._redact: Callable[[dict[str, Any]], bool] | None = redaction.redact if redaction else None
+        self._redact = redaction.redact if redaction else None
         self._metrics = metrics
 
     def render(self, record: Record) -> tuple[bytes, dict[str, Any] | None]:
@@ -103,9 +97,13 @@ class Renderer:
         added = _set_meta(event, record)
         if added < 0:
             return self._skip("meta is no object")
-        if self._redact is not None and self._redact(event):
-            self._metrics.event_redacted()
-            added = -1
+        if self._redact is not None:
+            outcome = self._redact(event)
+            if outcome == "withheld":
+                return self._skip("withheld")
+            if outcome == "redacted":
+                self._metrics.event_redacted()
+                added = -1
         try:
             line = orjson.dumps(event, option=orjson.OPT_STRICT_INTEGER)
         except orjson.JSONEncodeError:

@@ -29,6 +29,7 @@ from eventstreams.subscribe.event_id import (
     LastEventId,
     PartitionEntry,
     TopicEntry,
+    bad_shape,
     parse_last_event_id,
 )
 from eventstreams.subscribe.frames import Gap
@@ -94,7 +95,7 @@ def read_request(request: Request, streams: str, catalog: StreamCatalog, *, cana
 
 def _streams(names: str, catalog: StreamCatalog) -> list[StreamConfig]:
     found = [(name, catalog.public(name)) for name in names.split(",")]
-    unknown = [name for name, config in found if config is None or not config.topics]
+    unknown = [name for name, config in found if config is None]
     if unknown:
         raise UnknownStream(f"Invalid streams: {','.join(unknown)}")
     return [config for _, config in found if config is not None]
@@ -114,6 +115,9 @@ async def find_start(request: StreamRequest, log: EventLog, *, resume_skew: floa
 
     Raises: TopicNotAvailable, NoTopics, InvalidAssignment, LogUnavailable.
     """
+    if not request.topics:
+        # Streams that are configured with an empty list: there is nothing to be assigned.
+        raise bad_shape([])
     allowed = list(dict.fromkeys((*request.topics, *(request.more_topics if request.last_event_id else ()))))
     held = {topic: list(await log.partitions(topic)) for topic in allowed}
     existing = [topic for topic, partitions in held.items() if partitions]

@@ -39,7 +39,7 @@ def translated(error: KafkaError, topic: str | None = None) -> LogError:
     if code in UNKNOWN:
         return UnknownTopic(words)
     if code in REFUSED:
-        return LogRefused(words, topic=topic, errno=code, origin="kafka")
+        return LogRefused(KafkaError(code).str(), topic=topic, errno=code)
     if code in TOO_LARGE:
         return RecordTooLarge(words)
     if code == KafkaError._QUEUE_FULL:

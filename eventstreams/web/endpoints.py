@@ -1,0 +1,56 @@
+"""Files for browsers: the page for people, and Swagger UI's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+from swagger_ui_bundle import swagger_ui_path
+
+from eventstreams.errors import NotFound
+from eventstreams.web.pages import DOC_CSP, doc_page
+
+UI = Path(__file__).parent / "static" / "ui"
+
+
+class Files:
+    """The files of one folder. Nothing outside of it is read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._files = StaticFiles(directory=self._folder)
+
+    def holds(self, name: str) -> bool:
+        """Whether the name stays within the folder."""
+        return (self._folder / name).resolve().is_relative_to(self._folder)
+
+    async def get(self, name: str, scope: Scope) -> Response | None:
+        """Return the file with its type and validators (304 where the client has it), None where there is none."""
+        try:
+            response = await self._files.get_response(name, scope)
+        except HTTPException:
+            return None
+        response.headers["cache-control"] = "public, max-age=0"
+        return response
+
+
+class SwaggerUi:
+    """The OpenAPI document for people."""
+
+    def __init__(self, title: str) -> None:
+        self._page = doc_page(title)
+        self._files = Files(Path(str(swagger_ui_path)))
+
+    async def get(self, path: str | None, scope: Scope) -> Response:
+        """Return the page, or one of its files. Raises: NotFound for a path out of the folder."""
+        headers = {"content-security-policy": DOC_CSP, "x-content-security-policy": DOC_CSP, "x-webkit-csp": DOC_CSP}
+        if not path:
+            return Response(self._page, headers=headers, media_type="text/html; charset=utf-8")
+        name = path.removeprefix("/")
+        if not self._files.holds(name):
+            raise NotFound(f"{path} could not be found.")
+        found = await self._files.get(name, scope)
+        return found or Response("not found", 404, media_type="text/plain; charset=utf-8")
