@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 MINUTES ?= 10
+LOG ?= embedded
 
 .PHONY: setup run test lint kafka soak clients
 
@@ -32,7 +33,7 @@ kafka: setup
 	$(BIN)/python -m tests.support.kafka
 
 soak: setup
-	$(BIN)/python -m tests.support.oracle --minutes $(MINUTES)
+	$(BIN)/python -m tests.support.oracle --minutes $(MINUTES) --log $(LOG)
 
 clients: setup
 	$(BIN)/python -m pytest -m clients tests/clients

@@ -165,14 +165,14 @@ def not_found(scope: Scope) -> Response:
 class AdminApp:
     """`/metrics` in Prometheus' format, `/healthz` (the process answers), `/readyz` (so does the log)."""
 
-    def __init__(self, exposition: Callable[[], bytes], ready: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, exposition: Callable[[], Awaitable[bytes]], ready: Callable[[], Awaitable[None]]) -> None:
         self._exposition = exposition
         self._ready = ready
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["method"] in ("GET", "HEAD") else ""
         if path == "/metrics":
-            answer = Response(self._exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+            answer = Response(await self._exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
         elif path == "/healthz":
             answer = Response(_json({"status": "ok"}), media_type="application/json")
         elif path == "/readyz":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -44,26 +45,44 @@ main.add_command(streams)
 main.add_command(tail)
 
 
+workers_option = click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, 1024), help="Processes that share the port."
+)
+
+
 @main.command("serve")
 @config_option
 @set_option
-def serve_command(config: str | None, assignments: tuple[str, ...]) -> None:
+@workers_option
+def serve_command(config: str | None, assignments: tuple[str, ...], workers: int) -> None:
     """Serve the gateway.
 
     Example: eventstreams serve --set gateway.port=8092 --set log=embedded:data/events.db
     """
-    _run(config, assignments, lambda settings: processes.gateway(settings, _says("serving streams at {}")))
+    _serve("serve", config, assignments, workers, _says("serving streams at {}"))
 
 
 @main.command("intake")
 @config_option
 @set_option
-def intake_command(config: str | None, assignments: tuple[str, ...]) -> None:
+@workers_option
+def intake_command(config: str | None, assignments: tuple[str, ...], workers: int) -> None:
     """Take events: POST /v1/events.
 
     Example: eventstreams intake --set intake.port=8192 --set log=kafka://localhost:9092
     """
-    _run(config, assignments, lambda settings: processes.intake(settings, _says("taking events at {}")))
+    _serve("intake", config, assignments, workers, _says("taking events at {}"))
+
+
+@main.command("worker", hidden=True)
+@click.argument("name", type=click.Choice(sorted(processes.SERVICES)))
+@config_option
+@set_option
+@click.argument("sockets")
+def worker_command(name: str, config: str | None, assignments: tuple[str, ...], sockets: str) -> None:
+    """Be one of the processes of `--workers`: started by their supervisor, on descriptors of its sockets."""
+    given = processes.Sockets(*(socket.socket(fileno=int(fd)) for fd in sockets.split(",")))
+    _run(config, assignments, lambda settings: processes.worker(name, settings, given))
 
 
 @main.command()
@@ -84,6 +103,17 @@ def dev(config: str | None, assignments: tuple[str, ...], rate: float) -> None:
     _run(config, (*errors, *assignments), lambda settings: processes.dev(settings, rate, ready), log_level="warning")
 
 
+def _serve(name: str, config: str | None, assignments: tuple[str, ...], workers: int, ready: processes.Ready) -> None:
+    """Run a service in this process, or in several below this one."""
+    if workers == 1:
+        _run(config, assignments, lambda settings: processes.SERVICES[name](settings, ready))
+        return
+    given = ["--config", config] if config else []
+    flags = [part for assignment in assignments for part in ("--set", assignment)]
+    arguments = ["-c", "from eventstreams.cli import main; main()", "worker", name, *given, *flags]
+    _run(config, assignments, lambda settings: processes.supervise(name, settings, workers, arguments, ready))
+
+
 def _says(words: str) -> Callable[[str], None]:
     return lambda url: click.echo(words.format(url))
 
@@ -91,21 +121,21 @@ def _says(words: str) -> Callable[[str], None]:
 def _run(
     config: str | None,
     assignments: tuple[str, ...],
-    job: Callable[[Settings], Awaitable[None]],
+    job: Callable[[Settings], Awaitable[int | None]],
     *,
     log_level: str = "info",
 ) -> None:
     """Run a process to its end; `log_level` is for where the settings leave it open."""
 
-    async def run() -> None:
+    async def run() -> int | None:
         settings = load_settings(config, assignments)
         logs.set_up(settings.log_level or log_level)
-        await job(settings)
+        return await job(settings)
 
     try:
         # uvicorn raises the signal that it has caught once more, after its own end: it is obeyed already.
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(run())
+            sys.exit(asyncio.run(run()))
     except EventStreamsError as exc:
         click.echo(f"eventstreams: {exc}", err=True)
         sys.exit(EXIT_CONFIGURATION)

@@ -133,3 +133,26 @@ class Metrics:
     def exposition(self) -> bytes:
         """Return the registry in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class WorkerMetrics:
+    """What the supervisor of several processes counts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._running = Gauge("eventstreams_workers", "Worker processes that are ready", registry=self.registry)
+        self._deaths = Counter(
+            "eventstreams_worker_deaths", "Workers that ended unasked", ["worker"], registry=self.registry
+        )
+
+    def workers_running(self, count: int) -> None:
+        """So many workers are ready now."""
+        self._running.set(count)
+
+    def worker_died(self, number: int) -> None:
+        """A worker ended though nobody had asked it to; another one is started in its place."""
+        self._deaths.labels(str(number)).inc()
+
+    def exposition(self) -> bytes:
+        """Return the registry in Prometheus' text format."""
+        return generate_latest(self.registry)

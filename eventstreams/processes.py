@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
 from starlette.types import ASGIApp
 
@@ -20,7 +21,7 @@ from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.schemas.formats import formats
 from eventstreams.schemas.validation import Validators
-from eventstreams.server import DrainingServer, beside, listen, url_of, uvicorn_config
+from eventstreams.server import PATIENCE, DrainingServer, beside, listen, url_of, uvicorn_config
 from eventstreams.services import Services, open_services
 from eventstreams.settings import GatewaySettings, IntakeSettings, RedactionRule, Settings
 from eventstreams.subscribe.admission import Admission
@@ -30,6 +31,7 @@ from eventstreams.subscribe.engine import Engine, EngineOptions
 from eventstreams.subscribe.listing import Listing
 from eventstreams.subscribe.openapi import About
 from eventstreams.subscribe.redaction import Condition, Redaction, Rule, page_rules
+from eventstreams.supervisor import READY_LINE, Supervisor, end_with_supervisor
 from intake.app import build_intake
 from intake.endpoints import EndpointOptions, EventsEndpoint
 from intake.limits import RateLimits
@@ -42,15 +44,27 @@ INTAKE_ADMIN_PORT = 8193
 READY_TIMEOUT = 2.0
 """Seconds in which the log must answer for the process to be ready: orchestrators ask with a few seconds' patience."""
 
+STOP_GRACE = 15.0
+"""Seconds that a worker has beyond its drain, for the log's own end."""
+
 Drain = Callable[[], Awaitable[None]]
 Ready = Callable[..., None]
 
 
-async def gateway(settings: Settings, ready: Ready) -> None:
+class Sockets(NamedTuple):
+    """Listening sockets that a process was given by its supervisor, for its service and for its operators."""
+
+    main: socket.socket
+    admin: socket.socket
+
+
+async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:
     """Serve the gateway until a signal; calls `ready` with its URL. Raises: ConfigurationError."""
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(contextlib.closing(listen(settings.gateway.host, settings.gateway.port)))
-        admin = stack.enter_context(contextlib.closing(_admin_listener(settings, GATEWAY_ADMIN_PORT)))
+        listener = stack.enter_context(contextlib.closing(sockets.main if sockets else gateway_listener(settings)))
+        admin = stack.enter_context(
+            contextlib.closing(sockets.admin if sockets else admin_listener(settings, GATEWAY_ADMIN_PORT))
+        )
         services = await stack.enter_async_context(open_services(settings, writable=False))
         await stack.enter_async_context(_admin(services, admin))
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
@@ -58,24 +72,27 @@ async def gateway(settings: Settings, ready: Ready) -> None:
         await DrainingServer(uvicorn_config(app), drain).serve([listener])
 
 
-async def intake(settings: Settings, ready: Ready) -> None:
+async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:
     """Serve intake until a signal; calls `ready` with its URL. Raises: ConfigurationError."""
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(contextlib.closing(listen(settings.intake.host, settings.intake.port)))
-        admin = stack.enter_context(contextlib.closing(_admin_listener(settings, INTAKE_ADMIN_PORT)))
+        listener = stack.enter_context(contextlib.closing(sockets.main if sockets else intake_listener(settings)))
+        admin = stack.enter_context(
+            contextlib.closing(sockets.admin if sockets else admin_listener(settings, INTAKE_ADMIN_PORT))
+        )
         services = await stack.enter_async_context(open_services(settings, writable=True))
         await stack.enter_async_context(_admin(services, admin))
         app = await stack.enter_async_context(_intake_app(settings, services))
         ready(url_of(listener))
-        await DrainingServer(uvicorn_config(app), _nothing).serve([listener])
+        config = uvicorn_config(app, stop_timeout=settings.intake.produce_timeout + settings.intake.shutdown_timeout)
+        await DrainingServer(config, _nothing).serve([listener])
 
 
 async def dev(settings: Settings, rate: float, ready: Ready) -> None:
     """Serve both with demo traffic until a signal; calls `ready` with both URLs. Raises: ConfigurationError."""
     async with AsyncExitStack() as stack:
-        at_gateway = stack.enter_context(contextlib.closing(listen(settings.gateway.host, settings.gateway.port)))
-        at_intake = stack.enter_context(contextlib.closing(listen(settings.intake.host, settings.intake.port)))
-        admin = stack.enter_context(contextlib.closing(_admin_listener(settings, GATEWAY_ADMIN_PORT)))
+        at_gateway = stack.enter_context(contextlib.closing(gateway_listener(settings)))
+        at_intake = stack.enter_context(contextlib.closing(intake_listener(settings)))
+        admin = stack.enter_context(contextlib.closing(admin_listener(settings, GATEWAY_ADMIN_PORT)))
         services = await stack.enter_async_context(open_services(settings, writable=True))
         await _create_topics(services)
         await stack.enter_async_context(_admin(services, admin))
@@ -85,6 +102,32 @@ async def dev(settings: Settings, rate: float, ready: Ready) -> None:
         await stack.enter_async_context(_demo(services, rate, url_of(at_intake)))
         ready(url_of(at_gateway), url_of(at_intake))
         await DrainingServer(uvicorn_config(app), drain).serve([at_gateway])
+
+
+SERVICES = {"serve": gateway, "intake": intake}
+"""The services of which there may be several processes, by their commands' names."""
+
+
+async def worker(name: str, settings: Settings, sockets: Sockets) -> None:
+    """Be one of several processes of a service: on sockets of the supervisor's, until it is gone or says so."""
+    end_with_supervisor()
+    await SERVICES[name](settings, lambda _: print(READY_LINE, flush=True), sockets)
+
+
+async def supervise(name: str, settings: Settings, count: int, arguments: Sequence[str], ready: Ready) -> int:
+    """Run `count` processes of a service until a signal; calls `ready` with their URL. Returns the exit status.
+
+    `arguments` start a worker; its sockets' descriptors are put behind. Raises: ConfigurationError.
+    """
+    if settings.log == "embedded::memory:":
+        raise ConfigurationError(
+            "--workers: processes cannot share a log in memory; expected embedded:PATH or kafka://"
+        )
+    bind, port = {"serve": (gateway_listener, GATEWAY_ADMIN_PORT), "intake": (intake_listener, INTAKE_ADMIN_PORT)}[name]
+    with contextlib.closing(bind(settings)) as listener, contextlib.closing(admin_listener(settings, port)) as admin:
+        stop_timeout = max(settings.gateway.drain_timeout, settings.intake.shutdown_timeout) + STOP_GRACE
+        supervisor = Supervisor(count, arguments, listener, stop_timeout=stop_timeout)
+        return await supervisor.run(admin, lambda: ready(url_of(listener)))
 
 
 async def _nothing() -> None:
@@ -110,7 +153,20 @@ async def _demo(services: Services, rate: float, intake_url: str) -> AsyncIterat
             await producing
 
 
-def _admin_listener(settings: Settings, port: int) -> socket.socket:
+def gateway_listener(settings: Settings) -> socket.socket:
+    """Return the gateway's listening socket. Raises: ConfigurationError."""
+    given = settings.gateway
+    # Twice: the gateway is to be the one that closes a client that takes nothing, and says so.
+    return listen(given.host, given.port, patience=max(PATIENCE, 2 * given.send_timeout))
+
+
+def intake_listener(settings: Settings) -> socket.socket:
+    """Return intake's listening socket. Raises: ConfigurationError."""
+    return listen(settings.intake.host, settings.intake.port)
+
+
+def admin_listener(settings: Settings, port: int) -> socket.socket:
+    """Return the operators' listening socket, at `port` unless the settings name one. Raises: ConfigurationError."""
     chosen = settings.admin.port
     return listen(settings.admin.host, port if chosen is None else chosen)
 
@@ -119,7 +175,10 @@ def _admin(services: Services, listener: socket.socket) -> contextlib.AbstractAs
     async def ready() -> None:
         await services.log.check(READY_TIMEOUT)
 
-    return beside(AdminApp(services.metrics.exposition, ready), listener)
+    async def exposition() -> bytes:
+        return services.metrics.exposition()
+
+    return beside(AdminApp(exposition, ready), listener)
 
 
 @asynccontextmanager

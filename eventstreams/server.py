@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from math import ceil
 from types import FrameType
 
 import uvicorn
@@ -16,6 +17,19 @@ from eventstreams.errors import ConfigurationError
 from eventstreams.subscribe.handover import http_protocol
 
 BACKLOG = 4096
+
+SEND_BUFFER = 128 * 1024
+"""Bytes that the kernel takes for one connection (it counts double, for its own): left alone it takes up to 4 MB for
+each client that reads slowly, which no limit of ours would see."""
+
+KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+"""Seconds of silence, seconds between probes, probes: a peer that vanished while idle goes in two minutes."""
+
+STOP_TIMEOUT = 2.0
+"""Seconds for requests under way at the end, where nobody says otherwise."""
+
+PATIENCE = 120.0
+"""Seconds for which sent bytes may stay unacknowledged, or a closed window may stay closed."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -65,8 +79,12 @@ async def beside(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
         await serving
 
 
-def uvicorn_config(app: ASGIApp) -> uvicorn.Config:
-    """Return how uvicorn runs here: no Server header, no lifespan, logs left alone, 16 KiB of headers."""
+def uvicorn_config(app: ASGIApp, *, stop_timeout: float = STOP_TIMEOUT) -> uvicorn.Config:
+    """Return how uvicorn runs here: no Server header, no lifespan, logs left alone, 16 KiB of headers.
+
+    Requests that are not answered `stop_timeout` seconds after the drain are cancelled: a log that is away would else
+    hold the end up.
+    """
     return uvicorn.Config(
         app,
         http=http_protocol(),
@@ -76,6 +94,7 @@ def uvicorn_config(app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         log_config=None,
         access_log=False,
+        timeout_graceful_shutdown=ceil(stop_timeout),
     )
 
 
@@ -85,11 +104,26 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, patience: float = PATIENCE) -> socket.socket:
     """Return a listening socket. Raises: ConfigurationError, when the port is taken for instance."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as exc:
         reason = os.strerror(exc.errno) if exc.errno else str(exc)
         raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}") from exc
+    bound_connections(listener, patience)
+    return listener
+
+
+def bound_connections(listener: socket.socket, patience: float) -> None:
+    """Have the kernel bound what a connection costs: accepted sockets inherit what is set here.
+
+    `patience` also ends what the portable path has aborted: its server closes a connection only once the peer took the
+    rest, and a client that takes nothing never does.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE:
+        listener.setsockopt(socket.IPPROTO_TCP, option, value)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 import eventstreams.errors
 from eventstreams.cli import main
 from eventstreams.errors import EventStreamsError
-from eventstreams.metrics import Metrics
+from eventstreams.metrics import Metrics, WorkerMetrics
 from eventstreams.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,8 @@ def errors(root: type[EventStreamsError]) -> Iterator[type[EventStreamsError]]:
 
 
 def test_every_metric_is_documented_and_nothing_else() -> None:
-    names = [f.name + ("_total" if f.type == "counter" else "") for f in Metrics().registry.collect()]
+    families = [*Metrics().registry.collect(), *WorkerMetrics().registry.collect()]
+    names = [f.name + ("_total" if f.type == "counter" else "") for f in families]
     assert sorted(first_cells("metrics.md")) == sorted(names)
 
 
@@ -54,7 +55,8 @@ def test_every_route_is_documented(module: str) -> None:
 
 def test_every_command_is_in_the_readme_and_has_an_example() -> None:
     readme = (ROOT / "README.md").read_text()
-    for name, command in main.commands.items():
+    shown = {name: command for name, command in main.commands.items() if not command.hidden}
+    for name, command in shown.items():
         assert f"eventstreams {name}" in readme
         subcommands = getattr(command, "commands", {})
         for path in [[name, sub] for sub in subcommands] or [[name]]:

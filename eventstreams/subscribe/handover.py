@@ -88,17 +88,8 @@ class DirectWire(asyncio.Protocol):
     def write(self, chunk: bytes) -> bool:
         """Take a chunk; return whether the kernel took all of it."""
         if self._free:
-            try:
-                sent = os.write(self._fd, chunk)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self.abort()
-                return False
-            if sent == len(chunk):
-                return True
-            self._wait_with(memoryview(chunk)[sent:])
-        elif not self.closed and not self._ending:
+            return self._send(memoryview(chunk))
+        if not self.closed and not self._ending:
             self._rest = memoryview(chunk if self._rest is None else bytes(self._rest) + chunk)
         return False
 
@@ -134,11 +125,24 @@ class DirectWire(asyncio.Protocol):
             self._close()
             self._transport.abort()
 
-    def _wait_with(self, rest: memoryview) -> None:
-        """Keep the rest, and let the transport tell when the socket takes more."""
-        self._free = False
-        self._rest = rest[PRIMER:] if len(rest) > PRIMER else None
-        self._transport.write(rest[:PRIMER])
+    def _send(self, data: memoryview) -> bool:
+        """Give the kernel what it takes; return whether that was all. Else the transport tells when it takes more."""
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.abort()
+                return False
+            if data:
+                self._transport.write(data[:PRIMER])
+                data = data[PRIMER:]
+                if self._transport.get_write_buffer_size():
+                    self._free, self._rest = False, data or None
+                    return False
+                # The client read on in between and the primer is gone: nobody would tell, so it is tried again.
+        return True
 
     def _close(self) -> None:
         self.closed = True
@@ -159,24 +163,12 @@ class DirectWire(asyncio.Protocol):
             return
         self._free = True
         rest, self._rest = self._rest, None
-        if rest is not None and not self._push(rest):
+        if rest is not None and not self._send(rest):
             return
         if self._ending:
             self._free = False
             self._transport.close()
         self._wake()
-
-    def _push(self, rest: memoryview) -> bool:
-        try:
-            sent = os.write(self._fd, rest)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.abort()
-            return False
-        if sent < len(rest):
-            self._wait_with(rest[sent:])
-        return self._free
 
     def data_received(self, data: bytes) -> None:
         """Ignore it: pipelined requests behind a stream without end are never answered."""

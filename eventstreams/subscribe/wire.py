@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
+PIECE = 16 * 1024
+"""Bytes given to a server at once: a client that takes so much within the send timeout is slow, not stalled."""
+
 
 class Wire(Protocol):
     """One connection's sink for ready bytes. Never blocks, never drops."""
@@ -41,6 +44,7 @@ class AsgiWire:
 
     def __init__(self) -> None:
         self._chunk: bytes | None = None
+        self._sending = 0
         self._ended = False
         self._ready = asyncio.Event()
         self._taken = asyncio.Event()
@@ -63,8 +67,8 @@ class AsgiWire:
         await self._taken.wait()
 
     def waiting_bytes(self) -> int:
-        """Return the size of the chunk that was not sent yet."""
-        return 0 if self._chunk is None else len(self._chunk)
+        """Return the bytes that were not sent yet; progress shows once a piece."""
+        return self._sending + (0 if self._chunk is None else len(self._chunk))
 
     def finish(self) -> None:
         """Let the response end after the chunk that it holds."""
@@ -84,15 +88,17 @@ class AsgiWire:
         self.on_lost()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the chunks as they come; ends after `finish`. The consumer's pace is the flow control."""
-        sent: bytes | None = None
+        """Yield the bytes as they come, in pieces; ends after `finish`. The consumer's pace is the flow control."""
         while True:
-            if sent is not None and self._chunk is None:
-                self._taken.set()
             await self._ready.wait()
             self._ready.clear()
-            sent, self._chunk = self._chunk, None
-            if sent is not None:
-                yield sent
+            chunk, self._chunk = self._chunk, None
+            if chunk is not None:
+                for start in range(0, len(chunk), PIECE):
+                    self._sending = len(chunk) - start
+                    yield chunk[start : start + PIECE]
+                self._sending = 0
+                if self._chunk is None:
+                    self._taken.set()
             if self._ended and self._chunk is None:
                 return

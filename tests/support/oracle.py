@@ -1,20 +1,20 @@
-"""The oracle rig: numbered events, clients that are cut after random bytes, gateway and producer killed and restarted.
+"""The oracle rig: numbered events, clients that are cut after random bytes, gateway, producer and broker killed.
 
-At the end every client has seen each event of each partition once and in order; the log itself says which there are.
-`python -m tests.support.oracle --minutes N` runs it long.
+At the end every client has seen each event of each partition once and in order; the log itself says which there are,
+and it holds every event that the producer got an acknowledgement for. `python -m tests.support.oracle --minutes N`
+runs it long; with `--log kafka` over a real broker, which is killed and started again as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import random
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -22,10 +22,12 @@ from pathlib import Path
 
 import orjson
 
-from eventstreams.eventlog.embedded.log import open_embedded
+from eventstreams.eventlog.base import EventLog
+from eventstreams.eventlog.open import open_log
 from eventstreams.records import TopicPartition
 from tests.support.numbered import TOPICS
 from tests.support.oracle_client import Client
+from tests.support.places import EmbeddedPlace, KafkaPlace, LogPlace
 from tests.support.processes import GatewayProcess, Process
 from tests.support.sse import Place
 
@@ -35,8 +37,16 @@ Truth = dict[Place, list[tuple[int, int]]]
 CATCH_UP = 90.0
 """Seconds in which every client must have come to the end, once nothing is cut or killed any more."""
 
+UNCERTAIN = 10_000
+"""Numbers that a killed producer may have given, at most: what comes after begins beyond them."""
+
+FETCH_BYTES = 1 << 22
+
 SETTINGS = ("gateway.tail_bytes=300000", "gateway.replay_bytes=3000000", "gateway.drain_timeout=2")
 """A tail so small that clients pass from the log to the tail and back all the time."""
+
+
+PLACES: dict[str, Callable[[Path], LogPlace]] = {"embedded": EmbeddedPlace, "kafka": KafkaPlace}
 
 
 @dataclass
@@ -82,17 +92,16 @@ class Report:
 
 
 class Rig:
-    """One run over the embedded log in `folder`."""
+    """One run over the log at `place`; what it needs else is put into `folder`."""
 
-    def __init__(self, folder: Path, *, clients: int, rate: float, seed: int) -> None:
+    def __init__(self, folder: Path, place: LogPlace, *, clients: int, rate: float, seed: int) -> None:
         self._rng = random.Random(seed)
         self._rate = rate
-        self._path = folder / "events.db"
+        self._place = place
         streams = folder / "streams.yaml"
         streams.write_text(orjson.dumps({"streams": {topic: {"topics": [topic]} for topic in TOPICS}}).decode())
         self.report = Report()
-        self._url = f"embedded:{self._path}"
-        self.gateway = GatewayProcess(self._url, streams, *SETTINGS)
+        self.gateway = GatewayProcess(place.url, streams, *SETTINGS)
         self.clients = [self._client(number) for number in range(clients)]
         self._acked: set[int] = set()
         self._next = 0
@@ -104,8 +113,9 @@ class Rig:
 
     async def run(self, *, kills: int, cuts: int, seconds: float) -> Report:
         """Run until there were so many kills of each side and so many cuts, for `seconds` at least."""
-        await self._make_topics()
-        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._place.running(TOPICS))
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
             await stack.enter_async_context(self.gateway.running())
             reading = [tasks.create_task(client.run()) for client in self.clients]
             await self._trouble(kills, cuts, time.monotonic() + seconds)
@@ -123,57 +133,73 @@ class Rig:
             await self._produce_until_killed()
             report.broker_kills += 1
             if report.gateway_kills < kills or self._rng.random() < 0.5:
-                await self.gateway.end(signal.SIGKILL if report.gateway_kills % 2 else signal.SIGTERM)
+                await self.gateway.end(self._way_to_end())
                 await self.gateway.start()
                 report.gateway_kills += 1
             done = report.gateway_kills >= kills and report.broker_kills >= kills
             if done and sum(client.cuts for client in self.clients) >= cuts and time.monotonic() >= until:
                 return
 
+    def _way_to_end(self) -> signal.Signals:
+        return signal.SIGKILL if self.report.gateway_kills % 2 == 0 else signal.SIGTERM
+
     async def _produce_until_killed(self) -> None:
-        """Run a producer for some of its batches, then kill it in the middle of what it does."""
-        producer = Process(["-m", "tests.support.numbered", self._url, str(self._next), str(self._rate)], "producing")
+        """Run a producer for some of its batches, then kill it in the middle of what it does.
+
+        Where there is a broker, that is killed under the producer first, which goes on when the broker is back.
+        """
+        arguments = ["-m", "tests.support.numbered", self._place.url, str(self._next), str(self._rate)]
+        producer = Process(arguments, "producing")
         async with producer.running():
-            batches = self._rng.randint(20, 60)
-            async for line in producer.lines():
-                first, count = map(int, line.split()[1:])
-                self._acked.update(range(first, first + count))
-                self._next = first + count
+            await self._acknowledged(producer, self._rng.randint(20, 60))
+            if self._place.has_broker:
+                await self._restart_broker()
+                await self._acknowledged(producer, self._rng.randint(300, 700))
+            await producer.end(signal.SIGKILL)
+            await self._acknowledged(producer, None)
+        # What was being written when it was killed may be stored: those numbers are not given again.
+        self._next += UNCERTAIN
+
+    async def _acknowledged(self, producer: Process, batches: int | None) -> None:
+        """Note what the producer says until so many batches were acknowledged; None is until it has ended."""
+        async for line in producer.lines():
+            first, count = map(int, line.split()[1:])
+            self._acked.update(range(first, first + count))
+            self._next = first + count
+            if batches is not None:
                 batches -= 1
                 if batches == 0:
-                    break
-            await producer.end(signal.SIGKILL)
-            async for line in producer.lines():
-                first, count = map(int, line.split()[1:])
-                self._acked.update(range(first, first + count))
-                self._next = first + count
-        # What was being written when it was killed may be stored: those numbers are not given again.
-        self._next += 10_000
+                    return
 
-    async def _make_topics(self) -> None:
-        async with open_embedded(str(self._path)) as log:
-            for topic, partitions in TOPICS.items():
-                await log.create_topic(topic, partitions)
+    async def _restart_broker(self) -> None:
+        """Kill the broker and start it again; every third time the gateway dies while it is away."""
+        await self._place.kill()
+        both = self._rng.random() < 1 / 3
+        if both:
+            await self.gateway.end(self._way_to_end())
+        await self._place.start()
+        if both:
+            await self.gateway.start()
+            self.report.gateway_kills += 1
 
     async def _truth(self) -> Truth:
-        truth: Truth = {}
-        async with open_embedded(str(self._path)) as log:
-            for topic, partitions in TOPICS.items():
-                for number in range(partitions):
-                    truth[topic, number] = events = []
-                    at, end = 0, (await log.extents([TopicPartition(topic, number)]))[TopicPartition(topic, number)].end
-                    while at < end:
-                        block = await log.fetch(TopicPartition(topic, number), at, end, 1 << 22)
-                        events += [(record.offset, orjson.loads(record.value)["n"]) for record in block.records]
-                        at = block.next_offset
-        return truth
+        async with open_log(self._place.url, writable=False) as log:
+            return {
+                (topic, n): await _events(log, TopicPartition(topic, n))
+                for topic in TOPICS
+                for n in range(TOPICS[topic])
+            }
 
     async def _catch_up(self, truth: Truth) -> None:
-        """Wait until every client has come to the end; one that does not is judged by what it saw."""
-        ends = {place: len(events) for place, events in truth.items()}
-        with contextlib.suppress(TimeoutError):
+        """Wait until every client has come to the end; one that does not is told of, and judged by what it saw."""
+        ends = {place: events[-1][0] + 1 for place, events in truth.items() if events}
+        try:
             async with asyncio.timeout(CATCH_UP):
                 await asyncio.gather(*(client.reach(ends) for client in self.clients))
+        except TimeoutError:
+            for number, client in enumerate(self.clients):
+                if client.behind(ends):
+                    self.report.surprises.append(f"client {number} is behind: {client.where(ends)}")
 
     def _judge(self, truth: Truth) -> None:
         stored = [number for events in truth.values() for _, number in events]
@@ -185,10 +211,23 @@ class Rig:
             self.report.judge(client, truth)
 
 
+async def _events(log: EventLog, partition: TopicPartition) -> list[tuple[int, int]]:
+    """Return offset and number of all that a partition holds."""
+    events: list[tuple[int, int]] = []
+    extent = (await log.extents([partition]))[partition]
+    at = extent.earliest
+    while at < extent.end:
+        block = await log.fetch(partition, at, extent.end, FETCH_BYTES)
+        events += [(record.offset, orjson.loads(record.value)["n"]) for record in block.records]
+        at = block.next_offset
+    return events
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run for some minutes; exit status 1 when anything was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--log", choices=PLACES, default="embedded")
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--rate", type=float, default=200.0, help="events a second")
     parser.add_argument("--kills", type=int, default=20, help="of each side, at least")
@@ -196,9 +235,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        rig = Rig(Path(folder), clients=given.clients, rate=given.rate, seed=given.seed)
+        place = PLACES[given.log](Path(folder))
+        rig = Rig(Path(folder), place, clients=given.clients, rate=given.rate, seed=given.seed)
         report = asyncio.run(rig.run(kills=given.kills, cuts=given.cuts, seconds=60 * given.minutes))
-    print(f"seed={given.seed} {report}", *report.surprises[:20], sep="\n")
+    print(f"log={given.log} seed={given.seed} {report}", *report.surprises[:20], sep="\n")
     return 0 if report.clean else 1
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +18,11 @@ PAUSE = 0.1
 
 SILENCE = 30.0
 """Seconds without a byte after which a client hangs up: twice a heartbeat."""
+
+LENGTHS = (300, 3_000, 30_000, 1_000_000)
+"""Mean bytes of a connection until it is cut: within the first blocks, within the catching up, at the head."""
+
+LENGTH_WEIGHTS = (6, 6, 3, 0.3)
 
 HEAD_BYTES = 64 * 1024
 
@@ -40,6 +45,8 @@ class Client:
         self._query = rng.choice(("", "positions=event", "canary=false"))
         self.cutting = True
         """Whether its connections are cut."""
+        self.state = "not connected yet"
+        """Where its connection stands, for a rig that gives up on it."""
         self._goal: Mapping[Place, int] = {}
         self._arrived = asyncio.Event()
 
@@ -48,8 +55,10 @@ class Client:
         while True:
             await self._gateway.up.wait()
             # Killed, or not up yet: that is what it is here for.
-            with contextlib.suppress(OSError):
+            try:
                 await self._connection()
+            except OSError as exc:
+                self.state = f"disconnected: {exc!r}"
             await asyncio.sleep(self._rng.random() * PAUSE)
 
     def start(self, place: Place) -> int:
@@ -63,8 +72,21 @@ class Client:
         self._look()
         await self._arrived.wait()
 
+    def behind(self, ends: Mapping[Place, int]) -> dict[Place, tuple[int, int]]:
+        """Return the partitions of which it has not seen all: the next offset that it knows of, and the end."""
+        mine = (
+            (place, self.ids.offsets.get(place, -1), end) for place, end in ends.items() if place[0] in self.streams
+        )
+        return {place: (at, end) for place, at, end in mine if at < end}
+
+    def where(self, ends: Mapping[Place, int]) -> str:
+        """Return in words how far it is behind, and what its connection does."""
+        places = ", ".join(f"{topic}/{n} at {at} of {end}" for (topic, n), (at, end) in self.behind(ends).items())
+        pace = "slow, " if self._slow else ""
+        return f"{places}; {pace}streams {','.join(self.streams)}?{self._query}, cuts {self.cuts}, {self.state}"
+
     def _look(self) -> None:
-        if self._goal and all(self.ids.offsets.get(place, -1) >= end for place, end in self._goal.items()):
+        if self._goal and not self.behind(self._goal):
             self._arrived.set()
 
     async def _connection(self) -> None:
@@ -72,6 +94,7 @@ class Client:
             connection.setblocking(False)
             if self._slow:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            self.state = "connecting"
             loop = asyncio.get_running_loop()
             await loop.sock_connect(connection, self._gateway.address)
             await loop.sock_sendall(connection, self._request())
@@ -79,6 +102,7 @@ class Client:
             if not head.startswith(b"HTTP/1.1 200 "):
                 if not head.startswith(b"HTTP/1.1 503 "):
                     self.surprises.append(head[:200].decode("latin-1"))
+                self.state = f"refused: {head[:30]!r}"
                 return
             await self._read(connection, rest)
 
@@ -102,13 +126,14 @@ class Client:
     async def _read(self, connection: socket.socket, piece: bytes) -> None:
         """Read until the cut, which is after a random byte, or until the other side ends."""
         chunks, reader = ChunkedReader(), SseReader(self._last_event_id)
-        left = int(self._rng.expovariate(1 / self._rng.choice((300, 5_000, 100_000, 2_000_000))))
+        left = int(self._rng.expovariate(1 / self._rng.choices(LENGTHS, LENGTH_WEIGHTS)[0]))
         while not chunks.ended:
             if self.cutting and len(piece) >= left:
                 self._take(reader, chunks.feed(piece[:left]))
                 self.cuts += 1
                 return
             left -= len(piece)
+            self.state = f"reading, {len(piece)} bytes at {time.monotonic():.1f}"
             self._take(reader, chunks.feed(piece))
             if self._slow and self.cutting:
                 await asyncio.sleep(self._rng.random() * 0.02)

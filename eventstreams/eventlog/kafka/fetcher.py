@@ -28,8 +28,9 @@ PREFETCH: Properties = {"queued.max.messages.kbytes": 8 * 1024, "queued.min.mess
 class _Fetcher:
     """One consumer, and where it stands. Used by one thread at a time."""
 
-    def __init__(self, properties: Properties) -> None:
+    def __init__(self, properties: Properties, closing: threading.Event) -> None:
         self._consumer = Consumer(properties)
+        self._closing = closing
         self.at: tuple[TopicPartition, int] | None = None
         self._held: deque[Record] = deque()
         self._end: int | None = None
@@ -62,7 +63,7 @@ class _Fetcher:
         return Block(records, after)
 
     def _poll(self, partition: TopicPartition, start: int, deadline: float) -> None:
-        batch = poll(self._consumer, POLL_LIMIT, deadline - time.monotonic(), lambda: False)
+        batch = poll(self._consumer, POLL_LIMIT, deadline - time.monotonic(), self._closing.is_set)
         if not batch:
             self.at = None
             raise LogUnavailable(f"no answer for {partition.topic}/{partition.partition} in {TIMEOUT:g} s")
@@ -88,6 +89,7 @@ class FetcherPool:
         self._turns = asyncio.Semaphore(POOL)
         self._idle: list[_Fetcher] = []
         self._made = 0
+        self._closing = threading.Event()
         self._lock = threading.Lock()
 
     async def fetch(self, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
@@ -123,13 +125,15 @@ class FetcherPool:
                 # One is idle: fewer than POOL fetches are under way beside this one.
                 return self._idle.pop(0)
             self._made += 1
-        return _Fetcher(self._properties)
+        return _Fetcher(self._properties, self._closing)
 
     async def aclose(self) -> None:
         """Close all consumers. Idempotent."""
         await asyncio.get_running_loop().run_in_executor(None, self._close)
 
     def _close(self) -> None:
+        # With the broker away a fetch would hold the end up for all of its time.
+        self._closing.set()
         self._threads.shutdown(wait=True)
         with self._lock:
             idle, self._idle = self._idle, []
