@@ -82,6 +82,8 @@ async def beside(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
 def uvicorn_config(app: ASGIApp, *, stop_timeout: float = STOP_TIMEOUT) -> uvicorn.Config:
     """Return how uvicorn runs here: no Server header, no lifespan, logs left alone, 16 KiB of headers.
 
+    X-Forwarded-For is left to `trusted_proxies`: uvicorn would believe it from loopback unasked.
+
     Requests that are not answered `stop_timeout` seconds after the drain are cancelled: a log that is away would else
     hold the end up.
     """
@@ -92,6 +94,7 @@ def uvicorn_config(app: ASGIApp, *, stop_timeout: float = STOP_TIMEOUT) -> uvico
         ws="none",
         lifespan="off",
         server_header=False,
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=ceil(stop_timeout),

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import ASGIApp
 
 from eventstreams.catalog.load import load_catalog
 from eventstreams.catalog.streams import StreamCatalog
@@ -88,7 +89,8 @@ def thing(stream: str = "things", **fields: Any) -> dict[str, Any]:
 class Rig:
     """An intake over HTTP, and what it stored."""
 
-    def __init__(self, log: EventLog, http: httpx.AsyncClient, intake: Intake, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, log: EventLog, http: httpx.AsyncClient, intake: Intake, metrics: Metrics) -> None:
+        self.app = app
         self.log = log
         self.http = http
         self.intake = intake
@@ -158,6 +160,6 @@ def open_intake(schemas: Path, catalog: StreamCatalog) -> Open:
                 app = build_intake(events, streams, service="test", test_events=has_tests)
                 transport = httpx.ASGITransport(app, client=("192.0.2.7", 123))
                 async with httpx.AsyncClient(transport=transport, base_url="http://intake") as http:
-                    yield Rig(memory, http, intake, metrics)
+                    yield Rig(app, memory, http, intake, metrics)
 
     return opened

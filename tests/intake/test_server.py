@@ -1,0 +1,64 @@
+"""Intake behind its real server, byte by byte: what an in-process client cannot send."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+
+from eventstreams.addresses import parse_networks
+from eventstreams.server import beside, listen
+from intake.endpoints import EndpointOptions
+from tests.intake.conftest import Open, Rig, thing
+
+RAW = json.dumps(thing()).encode()
+
+
+@contextlib.asynccontextmanager
+async def connected(rig: Rig) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    with contextlib.closing(listen("127.0.0.1", 0)) as listener:
+        async with beside(rig.app, listener):
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            try:
+                yield reader, writer
+            finally:
+                writer.close()
+                await writer.wait_closed()
+
+
+def post(body: bytes, *headers: str) -> bytes:
+    lines = ["POST /v1/events HTTP/1.1", "Host: intake", "Content-Type: application/json", *headers]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+
+
+async def test_forwarded_addresses_are_believed_from_trusted_proxies_only(open_intake: Open) -> None:
+    for trusted, address in (((), "127.0.0.1"), (parse_networks(["127.0.0.0/8"]), "5.6.7.8")):
+        async with open_intake(endpoint=EndpointOptions(trusted=trusted)) as rig, connected(rig) as (reader, writer):
+            writer.write(post(RAW, "X-Forwarded-For: 5.6.7.8, 9.9.9.9", "Connection: close"))
+            assert (await reader.read()).startswith(b"HTTP/1.1 201 ")
+            (event,) = await rig.events("things")
+            assert event["http"]["client_ip"] == address
+
+
+async def test_client_that_asks_first_is_told_to_go_on(open_intake: Open) -> None:
+    async with open_intake() as rig, connected(rig) as (reader, writer):
+        head, _, body = post(RAW, "Expect: 100-continue", "Connection: close").partition(b"\r\n\r\n")
+        writer.write(head + b"\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await reader.read()).startswith(b"HTTP/1.1 201 ")
+
+
+async def test_body_over_the_limit_is_refused_before_it_is_sent(open_intake: Open) -> None:
+    async with open_intake(endpoint=EndpointOptions(max_body_bytes=100)) as rig, connected(rig) as (reader, writer):
+        writer.write(post(b"x" * 101).partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+
+
+async def test_client_that_goes_in_the_middle_of_its_body_leaves_nothing(open_intake: Open) -> None:
+    async with open_intake() as rig:
+        async with connected(rig) as (_, writer):
+            writer.write(post(RAW)[:-1])
+            await writer.drain()
+        assert await rig.stored("things") == []
