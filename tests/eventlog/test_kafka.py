@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import confluent_kafka
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 
 from eventstreams.errors import (
     AppendTimeout,
@@ -158,11 +161,79 @@ async def test_append_without_a_broker_ends_in_time(tmp_path: Path, kafka_broker
         async with open_kafka(KafkaOptions(broker.servers, produce_timeout=5.0)) as log:
             assert isinstance((await log.append([NewRecord("t", b"early")]))[0], Record)
             await asyncio.to_thread(broker.kill)
+            began = time.monotonic()
+            known, unseen = await asyncio.gather(
+                log.append([NewRecord("t", b"late")]), log.append([NewRecord(f"u{n}", b"late") for n in range(20)])
+            )
+            assert time.monotonic() - began < 5.5
+            assert isinstance(known[0], AppendTimeout | LogUnavailable)
+            # Who cannot know whether there is such a topic has stored nothing.
+            assert {type(outcome) for outcome in unseen} == {LogUnavailable}
+            # What was given up does not come later.
+            await asyncio.to_thread(broker.start)
             async with asyncio.timeout(30):
-                (outcome,) = await log.append([NewRecord("t", b"late")])
-            assert isinstance(outcome, AppendTimeout | LogUnavailable)
+                while not isinstance((await log.append([NewRecord("t", b"back")]))[0], Record):
+                    pass
+            block = await log.fetch(TopicPartition("t", 0), 0, 10, 2**20)
+            assert [record.value for record in block.records] == [b"early", b"back"]
     finally:
         broker.kill()
+
+
+@kafka
+async def test_append_to_a_broker_that_stands_still_ends_in_time(tmp_path: Path, kafka_broker: Broker) -> None:
+    broker = Broker(tmp_path / "broker")
+    broker.start()
+    try:
+        await TopicsAdmin(broker.servers, {}).create(WantedTopic("t", 1, 1))
+        async with open_kafka(KafkaOptions(broker.servers, produce_timeout=4.0)) as log:
+            assert isinstance((await log.append([NewRecord("t", b"early")]))[0], Record)
+            with broker.paused():
+                began = time.monotonic()
+                (outcome,) = await log.append([NewRecord("t", b"late")])
+                assert time.monotonic() - began < 4.5
+                # It was on the wire: nobody knows.
+                assert isinstance(outcome, AppendTimeout)
+    finally:
+        broker.kill()
+
+
+@kafka
+async def test_log_opened_without_a_broker_finds_it_later(tmp_path: Path, kafka_broker: Broker) -> None:
+    broker = Broker(tmp_path / "broker")
+    broker.start()
+    await TopicsAdmin(broker.servers, {}).create(WantedTopic("t", 1, 1))
+    broker.kill()
+    try:
+        options = KafkaOptions(broker.servers, produce_timeout=4.0, may_be_away=True)
+        async with open_kafka(options, open_timeout=0.5) as log:
+            assert isinstance((await log.append([NewRecord("t", b"early")]))[0], LogUnavailable)
+            await asyncio.to_thread(broker.start)
+            async with asyncio.timeout(30):
+                while not isinstance((await log.append([NewRecord("t", b"back")]))[0], Record):
+                    pass
+    finally:
+        broker.kill()
+
+
+@kafka
+async def test_producer_with_a_fatal_error_is_replaced(log: KafkaLog, topic: str) -> None:
+    assert isinstance((await log.append([NewRecord(topic, b"1")]))[0], Record)
+    fail_for_good(log._writer._producer)
+    async with asyncio.timeout(10):
+        while not isinstance((await log.append([NewRecord(topic, b"2")]))[0], Record):
+            pass
+    block = await log.fetch(TopicPartition(topic, 0), 0, 10, 2**20)
+    assert [record.value for record in block.records] == [b"1", b"2"]
+
+
+def fail_for_good(producer: object) -> None:
+    """Have librdkafka meet a fatal error, by its own function for that: no broker can be made to cause one."""
+    (path,) = (Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs").glob("librdkafka*")
+    library = ctypes.CDLL(str(path))
+    library.rd_kafka_test_fatal_error.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p]
+    handle = ctypes.c_void_p.from_address(id(producer) + 2 * ctypes.sizeof(ctypes.c_void_p))
+    assert library.rd_kafka_test_fatal_error(handle, KafkaError.PRODUCER_FENCED, b"asked for") == 0
 
 
 async def test_broker_that_does_not_answer_is_named() -> None:

@@ -6,6 +6,7 @@ Its jars come through Maven once, into a cache outside of the tree.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 POM = Path(__file__).parent / "kafka_jars" / "pom.xml"
@@ -135,6 +137,16 @@ class Broker:
     def stop(self) -> None:
         """End it in good order."""
         self._end(signal.SIGTERM)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Have it stand still while the context lasts: its connections stay open and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def _end(self, number: int) -> None:
         process, self._process = self._process, None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaException
@@ -18,11 +20,20 @@ from eventstreams.errors import ConfigurationError, LogError, LogRefused, LogUna
 from eventstreams.eventlog.base import Block, Extent, LogReader
 from eventstreams.eventlog.kafka.errors import UNKNOWN, raised, translated
 from eventstreams.eventlog.kafka.fetcher import FetcherPool
-from eventstreams.eventlog.kafka.options import BASE, CONSUMER, PRODUCER, properties
+from eventstreams.eventlog.kafka.options import (
+    ASKING_SECONDS,
+    BASE,
+    CONSUMER,
+    PRODUCER,
+    delivery_seconds,
+    properties,
+)
 from eventstreams.eventlog.kafka.reader import KafkaReader
 from eventstreams.eventlog.kafka.writer import KafkaWriter
 from eventstreams.positions import AtOffset, AtTime, Cursor, Edge, Next, Position
 from eventstreams.records import NewRecord, Record, TopicPartition
+
+logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT = 10.0
 OPEN_TIMEOUT = 15.0
@@ -44,10 +55,12 @@ class KafkaOptions:
     servers: str
     properties: Mapping[str, Any] = field(default_factory=dict)
     produce_timeout: float = 8.0
-    """Seconds in which a record must be acknowledged."""
+    """Seconds in which a record must be acknowledged: an append returns by then."""
     max_record_bytes: int = 4 * 1024 * 1024 + 64 * 1024
     writable: bool = True
     """Whether `append` may be used: else no producer is opened."""
+    may_be_away: bool = False
+    """Whether to open though no broker answers: it is then found later; `cluster` stays empty until the next start."""
 
 
 class KafkaLog:
@@ -62,7 +75,7 @@ class KafkaLog:
             given,
             PRODUCER,
             {
-                "delivery.timeout.ms": int(options.produce_timeout * 1000),
+                "delivery.timeout.ms": int(delivery_seconds(options.produce_timeout) * 1000),
                 "message.max.bytes": options.max_record_bytes,
             },
         )
@@ -86,8 +99,12 @@ class KafkaLog:
         try:
             metadata = await self._ask(lambda: asker.list_topics("eventstreams", timeout=timeout))
         except LogUnavailable as exc:
-            raise LogUnavailable(f"Kafka at {self._options.servers} cannot be reached: {exc.message}") from exc
-        self._cluster = metadata.cluster_id or ""
+            unreachable = LogUnavailable(f"Kafka at {self._options.servers} cannot be reached: {exc.message}")
+            if not self._options.may_be_away:
+                raise unreachable from exc
+            logger.warning("opened without a broker", extra={"cause": unreachable.message})
+        else:
+            self._cluster = metadata.cluster_id or ""
         if self._options.writable:
             self._writer.open()
 
@@ -124,8 +141,14 @@ class KafkaLog:
         asking = self._asking.get(topic)
         if asking is None:
             asking = self._asking[topic] = asyncio.create_task(self._ask_partitions(topic), name="kafka metadata")
-            asking.add_done_callback(lambda _: self._asking.pop(topic, None))
+            asking.add_done_callback(partial(self._answered, topic))
         return await asyncio.shield(asking)
+
+    def _answered(self, topic: str, asking: asyncio.Task[Sequence[TopicPartition]]) -> None:
+        self._asking.pop(topic, None)
+        if not asking.cancelled():
+            # Who asked may have gone.
+            asking.exception()
 
     async def _ask_partitions(self, topic: str) -> Sequence[TopicPartition]:
         metadata = await self._ask(lambda: self._consumer().list_topics(topic, timeout=REQUEST_TIMEOUT), topic)
@@ -232,20 +255,38 @@ class KafkaLog:
         """Append records; see `EventLog`. A topic that does not exist is not made."""
         if not self._options.writable:
             return [LogRefused("the event log was opened for reading")] * len(new)
-        refused: dict[str, LogError] = {}
-        for topic in {record.topic for record in new}:
-            try:
-                if not await self._is_known(topic):
-                    refused[topic] = UnknownTopic(f"there is no topic {topic!r}")
-            except LogError as exc:
-                refused[topic] = exc
-        stored = iter(await self._writer.append([record for record in new if record.topic not in refused]))
+        deadline = time.monotonic() + self._options.produce_timeout
+        refused = await self._refused({record.topic for record in new})
+        accepted = [record for record in new if record.topic not in refused]
+        stored = iter(await self._writer.append(accepted, deadline - time.monotonic()))
         return [refused[record.topic] if record.topic in refused else next(stored) for record in new]
 
-    async def _is_known(self, topic: str) -> bool:
-        """Whether a topic exists; one that once did is left to the producer to find out."""
-        known = self._known.get(topic)
-        return bool(known and known[1]) or bool(await self.partitions(topic))
+    async def _refused(self, topics: Collection[str]) -> Mapping[str, LogError]:
+        """Return the topics that take no records now, with the reason; one that once was is left to the producer."""
+        unseen = [topic for topic in topics if not self._known.get(topic, (0.0, ()))[1]]
+        if not unseen:
+            return {}
+        seconds = min(ASKING_SECONDS, self._options.produce_timeout / 4)
+        answers: Sequence[Sequence[TopicPartition] | LogError]
+        try:
+            async with asyncio.timeout(seconds):
+                answers = await asyncio.gather(*map(self._asked, unseen))
+        except TimeoutError:
+            words = f"Kafka at {self._options.servers} did not say in {seconds:g} s whether there is topic"
+            return {topic: LogUnavailable(f"{words} {topic!r}") for topic in unseen}
+        refused: dict[str, LogError] = {}
+        for topic, answer in zip(unseen, answers, strict=True):
+            if isinstance(answer, LogError):
+                refused[topic] = answer
+            elif not answer:
+                refused[topic] = UnknownTopic(f"there is no topic {topic!r}")
+        return refused
+
+    async def _asked(self, topic: str) -> Sequence[TopicPartition] | LogError:
+        try:
+            return await self.partitions(topic)
+        except LogError as exc:
+            return exc
 
     async def check(self, timeout: float) -> None:
         """Return when the log answers; see `EventLog`."""
@@ -260,7 +301,7 @@ class KafkaLog:
         await self._pool.aclose()
         if self._asker is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._asker.close)
-        self._threads.shutdown(wait=False)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _spec(position: Position) -> Any:

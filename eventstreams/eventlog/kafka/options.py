@@ -45,6 +45,21 @@ PRODUCER: Mapping[str, Any] = {
 }
 CLIENT_ONLY = frozenset({"logger"})
 
+TELLING_SECONDS = 1.0
+"""librdkafka looks once a second for records that are late: its word comes so much after its own deadline."""
+
+ASKING_SECONDS = 1.0
+"""What asking whether a topic is there may take of an append."""
+
+
+def delivery_seconds(produce_timeout: float) -> float:
+    """Return after how long librdkafka is to give a record up, so that it has said so when an append must return.
+
+    A record that is given up is not delivered later, unless it was on the wire already: so it is not for us to give
+    it up first.
+    """
+    return max(produce_timeout - ASKING_SECONDS - TELLING_SECONDS, produce_timeout / 2)
+
 
 def properties(servers: str, given: Mapping[str, Any], *layers: Mapping[str, Any]) -> Properties:
     """Return the properties of one client; a value `{file: PATH}` is read from that file, as for a secret.

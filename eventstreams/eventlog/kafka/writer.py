@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
-from eventstreams.errors import LogError, LogFull, LogUnavailable
+from eventstreams.errors import AppendTimeout, LogError, LogFull, LogUnavailable
 from eventstreams.eventlog.kafka.errors import translated
 from eventstreams.eventlog.kafka.options import Properties
 from eventstreams.records import NewRecord, Record
 
 Outcome = Record | LogError
 
+logger = logging.getLogger(__name__)
+
 FLUSH_TIMEOUT = 10.0
+"""Longer than librdkafka may hold a record: what it still has then is not to be delivered."""
 
 
 class _Batch:
@@ -41,14 +46,19 @@ class _Batch:
 
 
 class KafkaWriter:
-    """One producer and the thread that serves its delivery reports. `open` it before use."""
+    """One producer at a time and the thread that serves its delivery reports. `open` it before use.
+
+    A producer that has met a fatal error (its idempotence cannot go on: fenced, or refused) is replaced: it would
+    refuse every record for good.
+    """
 
     def __init__(self, properties: Properties) -> None:
         self._properties = properties
         self._producer: Producer | None = None
+        self._fatal = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._produce = ThreadPoolExecutor(1, thread_name_prefix="kafka produce")
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="kafka close")
 
     def open(self) -> None:
         """Make the producer; connects in the background. Raises: LogUnavailable for properties that it refuses."""
@@ -56,27 +66,43 @@ class KafkaWriter:
             self._producer = Producer(self._properties)
         except KafkaException as exc:
             raise LogUnavailable(f"no Kafka producer: {exc}") from exc
-        self._thread = threading.Thread(target=self._serve, name="kafka delivery", daemon=True)
-        self._thread.start()
+        self._fatal.clear()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="kafka delivery", daemon=True)
+            self._thread.start()
 
     def _serve(self) -> None:
-        assert self._producer is not None
         while not self._stop.is_set():
-            self._producer.poll(0.1)
+            producer = self._producer
+            assert producer is not None
+            try:
+                producer.poll(0.1)
+            except KafkaException as exc:
+                # A fatal error is told by raising, once.
+                self._note(producer, exc.args[0])
 
-    async def append(self, new: Sequence[NewRecord]) -> Sequence[Outcome]:
-        """Append records of topics that exist; see `EventLog.append`."""
+    def _note(self, producer: Producer, error: KafkaError) -> None:
+        """Have a producer replaced that can't go on."""
+        if producer is self._producer and (error.fatal() or error.code() == KafkaError._FATAL):
+            logger.error("the Kafka producer met a fatal error and is replaced", extra={"cause": error.str()})
+            self._fatal.set()
+
+    async def append(self, new: Sequence[NewRecord], timeout: float) -> Sequence[Outcome]:
+        """Append records of topics that exist; see `EventLog.append`. Returns after `timeout` seconds at most."""
         if self._producer is None or self._stop.is_set():
             return [LogUnavailable("the event log is closed")] * len(new)
         if not new:
             return []
+        if self._fatal.is_set():
+            self._replace(self._producer)
         loop = asyncio.get_running_loop()
         settled = loop.create_future()
         batch = _Batch(new, partial(_wake, loop, settled))
         self._send(self._producer, new, batch)
         # A caller that goes leaves the records to their fate: they are on their way.
-        await settled
-        return [outcome for outcome in batch.outcomes if outcome is not None]
+        await asyncio.wait([settled], timeout=timeout)
+        late = AppendTimeout(f"no acknowledgement in {timeout:.1f} s")
+        return [late if outcome is None else outcome for outcome in batch.outcomes]
 
     def _send(self, producer: Producer, new: Sequence[NewRecord], batch: _Batch) -> None:
         for number, record in enumerate(new):
@@ -91,24 +117,34 @@ class KafkaWriter:
             except BufferError:
                 batch.settle(number, LogFull("Local: Queue full"))
             except KafkaException as exc:
+                self._note(producer, exc.args[0])
                 batch.settle(number, translated(exc.args[0], record.topic))
+
+    def _replace(self, broken: Producer) -> None:
+        self.open()
+        self._aside.submit(_end, broken, 0.0)
 
     async def aclose(self) -> None:
         """Deliver what is under way, then stop. Idempotent."""
         if self._producer is None or self._stop.is_set():
             return
-        await asyncio.get_running_loop().run_in_executor(self._produce, self._close)
-        self._produce.shutdown(wait=False)
+        await asyncio.get_running_loop().run_in_executor(self._aside, self._close, self._producer)
+        self._aside.shutdown(wait=False)
 
-    def _close(self) -> None:
-        assert self._producer is not None
-        self._producer.flush(FLUSH_TIMEOUT)
+    def _close(self, producer: Producer) -> None:
+        with contextlib.suppress(KafkaException):
+            producer.flush(FLUSH_TIMEOUT)
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        # What could not be delivered in time is told now, so that nobody waits for it.
-        self._producer.purge()
-        self._producer.flush(1.0)
+        _end(producer, 1.0)
+
+
+def _end(producer: Producer, seconds: float) -> None:
+    """Have what is left told as not delivered, so that nobody waits for it."""
+    with contextlib.suppress(KafkaException):
+        producer.purge()
+        producer.flush(seconds)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, settled: asyncio.Future[None]) -> None:
