@@ -23,6 +23,16 @@ REFUSED = frozenset(
     }
 )
 TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_MSG_SIZE})
+STALE_LEADER = frozenset(
+    {
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+    }
+)
+"""After which the leader must be looked up again: a broker that restarts begins a new epoch."""
+
 UNCERTAIN = frozenset(
     {
         KafkaError._MSG_TIMED_OUT,

@@ -21,8 +21,13 @@ from eventstreams.records import Record, TopicPartition
 POOL = 4
 TIMEOUT = 10.0
 POLL_LIMIT = 500
-PREFETCH: Properties = {"queued.max.messages.kbytes": 8 * 1024, "queued.min.messages": 20_000}
-"""What an idle consumer may hold: 8 MiB each."""
+PREFETCH: Properties = {
+    # What an idle consumer may hold: 8 MiB each.
+    "queued.max.messages.kbytes": 8 * 1024,
+    "queued.min.messages": 20_000,
+    # A broker answers one fetch of a consumer after another: one that waits at an end holds up the next block's.
+    "fetch.wait.max.ms": 10,
+}
 
 
 class _Fetcher:
@@ -75,6 +80,9 @@ class _Fetcher:
             raise translated(error, partition.topic)
         self._held.extend(record for record in batch.records if (record.topic, record.partition) == partition)
         self._end = batch.ends.get(partition, self._end)
+        if self._end is not None:
+            # Nothing more is wanted of it: else it would ask for more, a hundred times a second.
+            self._consumer.unassign()
 
     def close(self) -> None:
         self._consumer.close()

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from eventstreams.errors import ConfigurationError, LogError, LogRefused, LogUnavailable, UnknownTopic
 from eventstreams.eventlog.base import Block, Extent, LogReader
-from eventstreams.eventlog.kafka.errors import UNKNOWN, raised, translated
+from eventstreams.eventlog.kafka.errors import STALE_LEADER, UNKNOWN, raised, translated
 from eventstreams.eventlog.kafka.fetcher import FetcherPool
 from eventstreams.eventlog.kafka.options import (
     ASKING_SECONDS,
@@ -42,6 +42,9 @@ METADATA_SECONDS = 1.0
 
 ABSENCE_SECONDS = 0.2
 """The same for a topic that is not there: it may have been made just now."""
+
+LEADER_RETRY = 0.1
+"""Seconds until offsets are asked for again after their partition's leader was not whom we took for it."""
 
 METADATA_THREADS = 4
 LAST_STEPS = (1, 16, 256, 4096, 65536)
@@ -175,16 +178,29 @@ class KafkaLog:
         """Return what ListOffsets tells, -1 for a time after the last record."""
         if not specs:
             return {}
+        deadline = time.monotonic() + REQUEST_TIMEOUT
+        while True:
+            try:
+                return await self._list_offsets(specs)
+            except KafkaException as exc:
+                partition = next(iter(specs))
+                if exc.args[0].code() not in STALE_LEADER or time.monotonic() >= deadline:
+                    raise raised(exc, partition.topic) from exc
+            # The admin client keeps what it knows of leaders for minutes, and does not look again by itself.
+            for topic in {partition.topic for partition in specs}:
+                await self._ask(partial(self._admin.list_topics, topic, timeout=REQUEST_TIMEOUT), topic)
+            await asyncio.sleep(LEADER_RETRY)
+
+    async def _list_offsets(self, specs: Mapping[TopicPartition, Any]) -> Mapping[TopicPartition, int]:
         asked = {KafkaPartition(*partition): spec for partition, spec in specs.items()}
         futures = self._admin.list_offsets(
             asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT
         )
+        results = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
         found: dict[TopicPartition, int] = {}
-        for partition, future in futures.items():
-            try:
-                result = await asyncio.wrap_future(future)
-            except KafkaException as exc:
-                raise raised(exc, partition.topic) from exc
+        for partition, result in zip(futures, results, strict=True):
+            if isinstance(result, BaseException):
+                raise result
             found[TopicPartition(partition.topic, partition.partition)] = result.offset
         return found
 
