@@ -46,6 +46,7 @@ class BlockCache:
         self._metrics = metrics
         self._blocks: OrderedDict[_Key, ItemBlock] = OrderedDict()
         self._reading: dict[_Key, asyncio.Task[ItemBlock]] = {}
+        self._stale: set[asyncio.Task[ItemBlock]] = set()
         self.bytes = 0
 
     async def get(self, partition: TopicPartition, offset: int) -> ItemBlock:
@@ -75,6 +76,9 @@ class BlockCache:
             task.add_done_callback(lambda task: self._settle(key, task))
 
     def _settle(self, key: _Key, task: asyncio.Task[ItemBlock]) -> None:
+        if self._reading.get(key) is not task:
+            self._stale.discard(task)
+            return
         del self._reading[key]
         if task.cancelled() or task.exception() is not None:
             return
@@ -87,6 +91,13 @@ class BlockCache:
         while self.bytes > self._max_bytes and len(self._blocks) > 1:
             _, out = self._blocks.popitem(last=False)
             self.bytes -= out.size
+
+    def forget(self, partition: TopicPartition) -> None:
+        """Drop the blocks of a partition: its log was made anew. Reads under way are told to nobody new."""
+        for key in [key for key in self._blocks if key[0] == partition]:
+            self.bytes -= self._blocks.pop(key).size
+        for key in [key for key in self._reading if key[0] == partition]:
+            self._stale.add(self._reading.pop(key))
 
     async def _read(self, key: _Key, offset: int) -> ItemBlock:
         partition, number = key
@@ -113,7 +124,7 @@ class BlockCache:
 
     async def aclose(self) -> None:
         """End the reads that are under way."""
-        tasks = list(self._reading.values())
+        tasks = [*self._reading.values(), *self._stale]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from eventstreams.errors import EventStreamsError, FilterError, LogRefused
+from eventstreams.errors import EventStreamsError, FilterError, LogRefused, UnknownTopic
 from eventstreams.eventlog.base import EventLog
 from eventstreams.filters.compile import Filter
 from eventstreams.metrics import Metrics
@@ -46,6 +46,8 @@ class EngineOptions:
     send_timeout: float = 60.0
     grace: float = 30.0
     partition_refresh: float = 30.0
+    gone_after: float = 30.0
+    """After which a topic that is not there counts as deleted: longer than a cluster takes to restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Engine:
         self.tail = Tail(options.tail_bytes)
         self.blocks = BlockCache(log, options.block_cache_bytes, metrics)
         self.replay = Replay(self.blocks, self.tail, options.step_cache_bytes)
-        self.pump = Pump(log, self.tail, metrics, grace=options.grace, deliver=self._deliver)
+        self.pump = Pump(log, self.tail, metrics, self, grace=options.grace, gone_after=options.gone_after)
         self.closing = False
         self._renderer = Renderer(redaction, metrics)
         self._heads: dict[tuple[TopicPartition, ...], Head] = {}
@@ -233,17 +235,15 @@ class Engine:
 
     # -- delivering
 
-    def _deliver(self, items: Sequence[Item]) -> float:
+    def deliver(self, items: Sequence[Item]) -> float:
+        """Deliver a batch to all at the head; see `Listener`."""
         started = time.monotonic()
-        if not items:
-            self._detach_overtaken()
-        else:
-            for head in self._heads.values():
-                entries = head.advance(items, self.tail.next_seq)
-                if entries:
-                    self._deliver_head(head, entries, started)
-            for item in items:
-                item.forget()
+        for head in self._heads.values():
+            entries = head.advance(items, self.tail.next_seq)
+            if entries:
+                self._deliver_head(head, entries, started)
+        for item in items:
+            item.forget()
         self._ring()
         spent = time.monotonic() - started
         self.metrics.batch_delivered(len(items), spent)
@@ -268,17 +268,28 @@ class Engine:
         for subscription in tuple(group.at_head):
             subscription.deliver(chunk, last_id, now)
 
-    def _detach_overtaken(self) -> None:
-        """A partition began anew (retention passed the pump): its subscribers go on by themselves, and see the gap."""
-        for head in list(self._heads.values()):
-            held = [(p, self.tail.partitions.get(p)) for p in head.ids.partitions]
-            if any(tail is not None and tail.start > head.ids.offset(p) for p, tail in held):
-                for group in list(head.groups):
-                    for subscription in list(group.members):
-                        subscription.detach()
-                        subscription.resume()
-                    head.groups.discard(group)
-                del self._heads[head.ids.partitions]
+    def begun_anew(self, partition: TopicPartition, *, forget: bool) -> None:
+        """Have the subscribers of a partition go on by themselves, see the gap and come back; see `Listener`."""
+        if forget:
+            self.blocks.forget(partition)
+            self.replay.forget(partition)
+        start = self.tail.partitions[partition].next
+        for subscription in self._subscribers(partition):
+            subscription.detach()
+            if forget:
+                subscription.begin_anew(partition, start)
+            subscription.resume()
+        for partitions in [partitions for partitions in self._heads if partition in partitions]:
+            del self._heads[partitions]
+        self._ring()
+
+    def gone(self, exc: UnknownTopic, partition: TopicPartition) -> None:
+        """Tell the subscribers of a partition why they are ended; see `Listener`."""
+        for subscription in self._subscribers(partition):
+            subscription.fail(exc)
+
+    def _subscribers(self, partition: TopicPartition) -> list[Subscription]:
+        return [one for one in self.subscriptions() if partition in one.ids]
 
     # -- time
 
@@ -328,9 +339,13 @@ class Engine:
                 logger.warning("looking for new partitions failed: %s", exc)
 
     async def refresh_partitions(self) -> None:
-        """Look for new partitions now; who subscribes to all of a topic goes on over them too, from their earliest."""
-        topics = {p.topic for shape in self._groups for p in shape.partitions}
-        now = {topic: tuple(await self.log.partitions(topic)) for topic in topics}
+        """Look for new and missing partitions now.
+
+        Who subscribes to all of a topic goes on over the new ones too, from their earliest.
+        """
+        held = {partition for shape in self._groups for partition in shape.partitions}
+        now = {topic: tuple(await self.log.partitions(topic)) for topic in {partition.topic for partition in held}}
+        self.pump.missing([partition for partition in held if partition not in now[partition.topic]])
         for group in list(self._groups.values()):
             new = new_partitions(group.shape.partitions, now)
             if new:

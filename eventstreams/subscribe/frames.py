@@ -116,12 +116,17 @@ def gap_body(gaps: Sequence[Gap]) -> dict[str, object]:
 
 
 class Gap:
-    """Offsets of a partition that cannot be delivered any more."""
+    """Offsets of a partition that cannot be delivered any more; `last` None: the log was made anew before them."""
 
     __slots__ = ("after", "before", "first", "last", "partition")
 
     def __init__(
-        self, partition: TopicPartition, first: int, last: int, after: int | None = None, before: int | None = None
+        self,
+        partition: TopicPartition,
+        first: int,
+        last: int | None,
+        after: int | None = None,
+        before: int | None = None,
     ) -> None:
         self.partition = partition
         self.first = first

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Collection, Sequence
+from typing import Protocol
 
 from eventstreams.errors import LogError, OffsetOutOfRange, UnknownTopic
-from eventstreams.eventlog.base import EventLog, LogReader
+from eventstreams.eventlog.base import EventLog, Extent, LogReader
 from eventstreams.metrics import Metrics
+from eventstreams.positions import AtTime, Edge
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe.rendering import Item
 from eventstreams.subscribe.tail import Tail
@@ -26,24 +29,46 @@ RETRY_DELAY = 0.25
 
 RETRY_DELAY_MAX = 5.0
 
-Deliver = Callable[[Sequence[Item]], float]
-"""Given the items of a batch, delivers them to all at the head; returns the seconds to gather before the next."""
+RETAKE_DELAY = 1.0
+"""Seconds between attempts to read a topic on that was not there: a broker that just started may not know it yet."""
+
+
+class Listener(Protocol):
+    """Whom the pump tells what it finds."""
+
+    def deliver(self, items: Sequence[Item]) -> float:
+        """Deliver the items of a batch to all at the head; return the seconds to gather before the next."""
+        ...
+
+    def begun_anew(self, partition: TopicPartition, *, forget: bool) -> None:
+        """A partition's tail was begun anew elsewhere; `forget`: what was read of it before is of another log."""
+        ...
+
+    def gone(self, exc: UnknownTopic, partition: TopicPartition) -> None:
+        """A partition's topic was deleted."""
+        ...
 
 
 class Pump:
     """Watches partitions for subscribers, by count; reads while there is any."""
 
-    def __init__(self, log: EventLog, tail: Tail, metrics: Metrics, *, grace: float, deliver: Deliver) -> None:
+    def __init__(
+        self, log: EventLog, tail: Tail, metrics: Metrics, listener: Listener, *, grace: float, gone_after: float
+    ) -> None:
         self._log = log
         self._tail = tail
         self._metrics = metrics
         self._grace = grace
-        self._deliver = deliver
+        self._gone_after = gone_after
+        self._listener = listener
         self._watchers: dict[TopicPartition, int] = {}
         self._leaving: dict[TopicPartition, asyncio.TimerHandle] = {}
         self._starting: dict[TopicPartition, asyncio.Future[None]] = {}
         self._reader: LogReader | None = None
         self._wanted = asyncio.Event()
+        self._aside: dict[TopicPartition, float] = {}
+        """Partitions that are not there just now, by the time since when."""
+        self._retake_at = 0.0
         self.broken: LogError | None = None
         """Why the log cannot be read just now; None when it can."""
 
@@ -111,6 +136,12 @@ class Pump:
         self._tail.unwatch(partition)
         self._wanted.set()
 
+    def missing(self, partitions: Collection[TopicPartition]) -> None:
+        """Look whether these come back: the log says that they are not there, and a reader may not notice for long."""
+        for partition in partitions:
+            if partition in self._tail.partitions:
+                self._aside.setdefault(partition, time.monotonic())
+
     async def run(self) -> None:
         """Read and deliver until cancelled; survives every error of the log."""
         delay = RETRY_DELAY
@@ -135,34 +166,67 @@ class Pump:
             await self._wanted.wait()
         reader = self._reader
         assert reader is not None
+        if self._aside and time.monotonic() >= self._retake_at:
+            await self._retake(reader)
         gone = [p for p in reader.positions() if p not in self._tail.partitions and p not in self._starting]
         if gone:
             await reader.unassign(gone)
         try:
             records = await reader.read(READ_LIMIT, READ_TIMEOUT)
         except OffsetOutOfRange as exc:
-            await self._jump(reader, exc)
+            await self._out_of_range(reader, exc)
             return
         except UnknownTopic:
-            await self._leave_deleted(reader)
+            await self._set_aside(reader)
             raise
         items = self._tail.extend(records)
         if items:
-            gather = self._deliver(items)
+            gather = self._listener.deliver(items)
             if gather > 0:
                 await asyncio.sleep(gather)
 
-    async def _jump(self, reader: LogReader, exc: OffsetOutOfRange) -> None:
-        """Retention overtook the pump: begin that partition anew; its subscribers notice and are told of the gap."""
-        logger.warning("retention passed the pump: %s", exc)
-        await reader.assign({exc.partition: exc.earliest})
-        if exc.partition in self._tail.partitions:
-            self._tail.watch(exc.partition, exc.earliest, None)
-            self._deliver(())
+    async def _out_of_range(self, reader: LogReader, exc: OffsetOutOfRange) -> None:
+        logger.warning("the pump's place is not in the log: %s", exc)
+        # The reader has stopped there: should the next lines fail, it is to be tried again.
+        self._aside.setdefault(exc.partition, time.monotonic())
+        self._retake_at = 0.0
+        await self._retake(reader)
 
-    async def _leave_deleted(self, reader: LogReader) -> None:
-        """A topic was deleted: read on without it; it is taken up again should it come back."""
+    async def _take_up(self, reader: LogReader, partition: TopicPartition, extent: Extent) -> None:
+        """Read a partition on: where it was, or anew where the log does not hold that place."""
+        held = self._tail.partitions[partition]
+        if held.end < extent.earliest:
+            # Retention overtook the pump: its subscribers find out by themselves, and are told of the gap.
+            start, forget = extent.earliest, False
+        elif held.end > extent.end:
+            # The log was made anew. What came first in it at the time of the last record is what comes next.
+            position = Edge.EARLIEST if held.timestamp is None else AtTime(held.timestamp)
+            start, forget = (await self._log.resolve({partition: position}))[partition].offset, True
+        else:
+            await reader.assign({partition: held.end})
+            return
+        await reader.assign({partition: start})
+        if self._tail.partitions.get(partition) is held:
+            self._tail.begin_anew(partition, start, forget=forget)
+            self._listener.begun_anew(partition, forget=forget)
+
+    async def _set_aside(self, reader: LogReader) -> None:
+        """A topic is not there: read on without it, and look for it again."""
         for partition in list(reader.positions()):
-            if not await self._log.partitions(partition.topic):
+            if partition not in await self._log.partitions(partition.topic):
                 await reader.unassign([partition])
+                self._aside.setdefault(partition, time.monotonic())
+
+    async def _retake(self, reader: LogReader) -> None:
+        """Read on what has come back; give up what has been away for long."""
+        self._retake_at = time.monotonic() + RETAKE_DELAY
+        for partition, since in list(self._aside.items()):
+            if partition not in self._tail.partitions:
+                del self._aside[partition]
+            elif partition in await self._log.partitions(partition.topic):
+                await self._take_up(reader, partition, (await self._log.extents([partition]))[partition])
+                self._aside.pop(partition, None)
+            elif time.monotonic() - since >= self._gone_after:
+                del self._aside[partition]
                 self._tail.unwatch(partition)
+                self._listener.gone(UnknownTopic(f"topic {partition.topic!r} was deleted"), partition)

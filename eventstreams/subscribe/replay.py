@@ -47,6 +47,7 @@ class Replay:
         self._max_bytes = max_bytes
         self._steps: OrderedDict[_Key, Step] = OrderedDict()
         self._running: dict[_Key, asyncio.Task[Step]] = {}
+        self._stale: set[asyncio.Task[Step]] = set()
         self.bytes = 0
 
     async def step(self, group: Group, ids: EventIds) -> Step:
@@ -69,6 +70,9 @@ class Replay:
         return await asyncio.shield(running)
 
     def _settle(self, key: _Key, task: asyncio.Task[Step]) -> None:
+        if self._running.get(key) is not task:
+            self._stale.discard(task)
+            return
         del self._running[key]
         if task.cancelled() or task.exception() is not None or not task.result().moved:
             return
@@ -78,6 +82,13 @@ class Replay:
         while self.bytes > self._max_bytes and len(self._steps) > 1:
             _, out = self._steps.popitem(last=False)
             self.bytes -= len(out.body) + STEP_OVERHEAD_BYTES
+
+    def forget(self, partition: TopicPartition) -> None:
+        """Drop the steps over a partition: its log was made anew."""
+        for key in [key for key in self._steps if partition in key[0].partitions]:
+            self.bytes -= len(self._steps.pop(key).body) + STEP_OVERHEAD_BYTES
+        for key in [key for key in self._running if partition in key[0].partitions]:
+            self._stale.add(self._running.pop(key))
 
     async def _compute(self, group: Group, ids: EventIds) -> Step:
         behind = [p for p in ids.partitions if not self._tail.covers(p, ids.offset(p))]
@@ -104,7 +115,7 @@ class Replay:
 
     async def aclose(self) -> None:
         """End the steps that are under way."""
-        tasks = list(self._running.values())
+        tasks = [*self._running.values(), *self._stale]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

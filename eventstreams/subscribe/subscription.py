@@ -16,6 +16,7 @@ import orjson
 
 from eventstreams.errors import EventStreamsError, LogError, OffsetOutOfRange
 from eventstreams.positions import Next
+from eventstreams.records import TopicPartition
 from eventstreams.subscribe import frames
 from eventstreams.subscribe.frames import EventIds, Gap
 from eventstreams.subscribe.group import Chunk, Group
@@ -245,9 +246,9 @@ class Subscription:
         self._engine.enter_head(self, self._last_id)
 
     async def _read_log(self) -> None:
-        engine = self._engine
+        engine, before = self._engine, self.ids
         try:
-            step = await engine.replay.step(self.group, self.ids)
+            step = await engine.replay.step(self.group, before)
         except OffsetOutOfRange as exc:
             self._pass_gap(exc)
             return
@@ -256,7 +257,7 @@ class Subscription:
                 raise
             await self._wait(None, LOG_RETRY)
             return
-        if self._closed or self._wire.closed:
+        if self._closed or self._wire.closed or self.ids is not before:
             return
         self.ids = step.ids
         if step.body:
@@ -279,10 +280,21 @@ class Subscription:
         ids.move(partition, Next(exc.earliest, here.timestamp))
         self.ids = ids
         self._engine.metrics.gap(exc.earliest - here.offset)
+        after = None if here.timestamp is None else here.timestamp - 1
+        self._tell(Gap(partition, here.offset, exc.earliest - 1, after=after))
+
+    def begin_anew(self, partition: TopicPartition, start: Next) -> None:
+        """Go on at `start` in a log that was made anew and ends before the own place, and say that it was."""
+        here = self.ids[partition]
+        if here.offset <= start.offset:
+            return
+        self.ids = self.ids.copy()
+        self.ids.move(partition, Next(start.offset, here.timestamp))
+        self._tell(Gap(partition, here.offset, None, after=None if here.timestamp is None else here.timestamp - 1))
+
+    def _tell(self, gap: Gap) -> None:
         if not self.group.shape.json_lines:
-            after = None if here.timestamp is None else here.timestamp - 1
-            self._last_id = ids.id()
-            gap = Gap(partition, here.offset, exc.earliest - 1, after=after)
+            self._last_id = self.ids.id()
             self._write(frames.named_frame(b"gap", self._last_id, frames.gap_body([gap])))
 
     async def _wait(self, bell: asyncio.Future[None] | None, timeout: float | None = None) -> None:

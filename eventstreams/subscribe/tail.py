@@ -16,6 +16,9 @@ from eventstreams.subscribe.rendering import Item
 COMPACT_AFTER = 1024
 """Evicted places at the front of a list before it is cut: deleting one by one would move the rest each time."""
 
+FORGOTTEN = TopicPartition("", -1)
+"""The partition of items that nobody is to be sent any more."""
+
 
 class PartitionTail:
     """What the tail holds of one partition: offsets >= `start` that arrived, up to `end`."""
@@ -48,8 +51,20 @@ class Tail:
         self.partitions: dict[TopicPartition, PartitionTail] = {}
 
     def watch(self, partition: TopicPartition, start: int, timestamp: int | None) -> None:
-        """Begin a partition at this offset, or begin it anew after records were missed."""
+        """Begin a partition at this offset."""
         self.partitions[partition] = PartitionTail(start, timestamp)
+
+    def begin_anew(self, partition: TopicPartition, start: int, *, forget: bool) -> None:
+        """Begin a partition at another offset after records were missed.
+
+        `forget`: what is held of it is of a log that is no more, and its offsets mean other records now.
+        """
+        held = self.partitions[partition]
+        self.partitions[partition] = PartitionTail(start, held.timestamp if forget else None)
+        if forget:
+            for item in self.slice(self.base, self.next_seq):
+                if item.partition == partition:
+                    item.partition = FORGOTTEN
 
     def unwatch(self, partition: TopicPartition) -> None:
         """Forget a partition; its items go with the next eviction."""

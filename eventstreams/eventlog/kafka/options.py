@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eventstreams.errors import ConfigurationError
+from eventstreams.eventlog.kafka.quiet import kafka_logger
 
 Properties = dict[str, Any]
 
@@ -18,7 +18,7 @@ BASE: Mapping[str, Any] = {
     "log.connection.close": False,
     "reconnect.backoff.ms": 100,
     "reconnect.backoff.max.ms": 2000,
-    "logger": logging.getLogger("eventstreams.kafka"),
+    "logger": kafka_logger(),
 }
 CONSUMER: Mapping[str, Any] = {
     # A group is never joined: partitions are assigned, and the clients hold the cursor. librdkafka wants a name.
