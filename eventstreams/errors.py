@@ -9,7 +9,7 @@ EventStreamsError
 +-- AssignmentError           a Last-Event-ID that cannot be used (family B)
 |   +-- InvalidAssignment, TopicNotAvailable, NoTopics
 +-- LogError                  the event log
-|   +-- UnknownTopic, OffsetOutOfRange, RecordTooLarge, LogFull, AppendTimeout, LogUnavailable, LogRefused
+|   +-- UnknownTopic, OffsetOutOfRange, RecordTooLarge, LogFull, SpoolFull, AppendTimeout, LogUnavailable, LogRefused
 +-- ProducerError             an intake service that took no events in time (the client's side)
 +-- SchemaError               schema repositories
     +-- SchemaNotFound, SchemaUnavailable, InsecureSchema, InvalidSchema
@@ -219,6 +219,13 @@ class LogFull(LogError):
     """The local queue to the log is full; try later. Nothing was stored."""
 
     code = "log_full"
+    status = 503
+
+
+class SpoolFull(LogError):
+    """The log is away, and the spool holds as much as it may. Nothing was stored."""
+
+    code = "spool_full"
     status = 503
 
 

@@ -6,6 +6,8 @@ unchecked: stream names are configured ones, everything else is from a fixed set
 
 from __future__ import annotations
 
+import time
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 # One more series for each counter that tells when it was made: nobody asks for it.
@@ -47,6 +49,25 @@ class Metrics:
         self._hasty_lost = Counter("eventstreams_hasty_events_lost", "Hasty events that were not stored", registry=r)
         self._errors_lost = Counter("eventstreams_error_events_lost", "Error events that were not stored", registry=r)
         self._background = Counter("eventstreams_intake_background_failures", "Background work that failed", registry=r)
+        self._spool_bytes = Gauge("eventstreams_spool_bytes", "Bytes kept on local disk for the log", registry=r)
+        self._spool_events = Gauge("eventstreams_spool_events", "Events kept on local disk for the log", registry=r)
+        self._spool_since: float | None = None
+        age = Gauge("eventstreams_spool_oldest_seconds", "Age of the oldest of them; 0 without any", registry=r)
+        age.set_function(lambda: 0.0 if self._spool_since is None else max(0.0, time.time() - self._spool_since))
+        self._spooled = Counter("eventstreams_spooled_events", "Events that were put on local disk", registry=r)
+        self._spool_replayed = Counter(
+            "eventstreams_spool_replayed_events", "Of these, events that the log has", registry=r
+        )
+        self._spool_refused = Counter(
+            "eventstreams_spool_refused_events",
+            "Of these, events that the log refused and that are put aside",
+            registry=r,
+        )
+        self._duplicates = Counter(
+            "eventstreams_duplicate_events",
+            "Events acknowledged and not stored again, since their id was known",
+            registry=r,
+        )
         self._requests = Histogram(
             "eventstreams_intake_request_seconds", "Time from a request's body to its answer", ["status"], registry=r
         )
@@ -125,6 +146,31 @@ class Metrics:
     def intake_background_failed(self) -> None:
         """Background work ended with an exception."""
         self._background.inc()
+
+    def spool_holds(self, events: int, size: int) -> None:
+        """So much is on local disk now."""
+        self._spool_events.set(events)
+        self._spool_bytes.set(size)
+
+    def spool_oldest(self, since: float | None) -> None:
+        """The oldest event there arrived at this time (seconds since the epoch); None: there is none."""
+        self._spool_since = since
+
+    def spooled(self, count: int) -> None:
+        """Events were put on local disk."""
+        self._spooled.inc(count)
+
+    def spool_replayed(self, count: int) -> None:
+        """The log has events that were there."""
+        self._spool_replayed.inc(count)
+
+    def spool_refused(self, count: int) -> None:
+        """The log refused events that were there for good."""
+        self._spool_refused.inc(count)
+
+    def duplicates(self, count: int) -> None:
+        """Events were acknowledged with the outcome of an earlier one of the same id."""
+        self._duplicates.inc(count)
 
     def request_answered(self, status: int, seconds: float) -> None:
         """A POST was answered."""

@@ -8,6 +8,8 @@ import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from starlette.types import ASGIApp
@@ -17,7 +19,7 @@ from eventstreams.addresses import parse_networks
 from eventstreams.app import DESCRIPTION, HOME, Pages, build_gateway
 from eventstreams.asgi import AdminApp, RequestLog
 from eventstreams.demo import traffic
-from eventstreams.errors import ConfigurationError
+from eventstreams.errors import ConfigurationError, LogUnavailable
 from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.schemas.formats import formats
 from eventstreams.schemas.validation import Validators
@@ -38,6 +40,8 @@ from intake.limits import RateLimits
 from intake.options import IntakeOptions
 from intake.paths import dotted
 from intake.pipeline import Intake
+from intake.spool import Spool, SpoolOptions
+from intake.spool_replay import open_spool
 
 GATEWAY_ADMIN_PORT = 8093
 INTAKE_ADMIN_PORT = 8193
@@ -79,12 +83,12 @@ async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = Non
         admin = stack.enter_context(
             contextlib.closing(sockets.admin if sockets else admin_listener(settings, INTAKE_ADMIN_PORT))
         )
-        services = await stack.enter_async_context(open_services(settings, writable=True))
-        await stack.enter_async_context(_admin(services, admin))
-        app = await stack.enter_async_context(_intake_app(settings, services))
+        opening = open_services(settings, writable=True, log_may_be_away=settings.intake.spool is not None)
+        services = await stack.enter_async_context(opening)
+        app, drain, spool = await stack.enter_async_context(_intake_app(settings, services))
+        await stack.enter_async_context(_admin(services, admin, spool))
         ready(url_of(listener))
-        config = uvicorn_config(app, stop_timeout=settings.intake.produce_timeout + settings.intake.shutdown_timeout)
-        await DrainingServer(config, _nothing).serve([listener])
+        await DrainingServer(uvicorn_config(app), drain).serve([listener])
 
 
 async def dev(settings: Settings, rate: float, ready: Ready) -> None:
@@ -97,7 +101,7 @@ async def dev(settings: Settings, rate: float, ready: Ready) -> None:
         await _create_topics(services)
         await stack.enter_async_context(_admin(services, admin))
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
-        taking = await stack.enter_async_context(_intake_app(settings, services))
+        taking, _, _ = await stack.enter_async_context(_intake_app(settings, services))
         await stack.enter_async_context(beside(taking, at_intake))
         await stack.enter_async_context(_demo(services, rate, url_of(at_intake)))
         ready(url_of(at_gateway), url_of(at_intake))
@@ -128,10 +132,6 @@ async def supervise(name: str, settings: Settings, count: int, arguments: Sequen
         stop_timeout = max(settings.gateway.drain_timeout, settings.intake.shutdown_timeout) + STOP_GRACE
         supervisor = Supervisor(count, arguments, listener, stop_timeout=stop_timeout)
         return await supervisor.run(admin, lambda: ready(url_of(listener)))
-
-
-async def _nothing() -> None:
-    """Intake has no streams to end: its requests end by themselves."""
 
 
 async def _create_topics(services: Services) -> None:
@@ -171,9 +171,16 @@ def admin_listener(settings: Settings, port: int) -> socket.socket:
     return listen(settings.admin.host, port if chosen is None else chosen)
 
 
-def _admin(services: Services, listener: socket.socket) -> contextlib.AbstractAsyncContextManager[None]:
+def _admin(
+    services: Services, listener: socket.socket, spool: Spool | None = None
+) -> contextlib.AbstractAsyncContextManager[None]:
     async def ready() -> None:
-        await services.log.check(READY_TIMEOUT)
+        try:
+            await services.log.check(READY_TIMEOUT)
+        except LogUnavailable:
+            # What is kept meanwhile is taken all the same.
+            if spool is None or not spool.has_room:
+                raise
 
     async def exposition() -> bytes:
         return services.metrics.exposition()
@@ -241,18 +248,26 @@ def _rule(given: RedactionRule) -> Rule:
 
 
 @asynccontextmanager
-async def _intake_app(settings: Settings, services: Services) -> AsyncIterator[ASGIApp]:
+async def _intake_app(settings: Settings, services: Services) -> AsyncIterator[tuple[ASGIApp, Drain, Spool | None]]:
     given, metrics = settings.intake, services.metrics
-    validators = Validators(services.repository, formats(given.formats), insecure=given.insecure_schemas)
-    catalog = services.catalog if given.check_streams else None
-    intake = Intake(services.log, validators, catalog, intake_options(given), metrics)
-    async with intake.open(given.shutdown_timeout):
-        limits = RateLimits(events_per_second=given.events_per_second, bytes_per_second=given.bytes_per_second)
-        endpoint = EventsEndpoint(intake, limits, metrics, _endpoint_options(settings))
-        app = build_intake(
-            endpoint, catalog, service=given.service, test_events=bool(given.test_events), cors=given.cors
-        )
-        yield RequestLog(app)
+    async with _spool(given, services) as spool:
+        validators = Validators(services.repository, formats(given.formats), insecure=given.insecure_schemas)
+        catalog = services.catalog if given.check_streams else None
+        intake = Intake(services.log, validators, catalog, intake_options(given), metrics, spool)
+        async with intake.open(given.shutdown_timeout):
+            limits = RateLimits(events_per_second=given.events_per_second, bytes_per_second=given.bytes_per_second)
+            endpoint = EventsEndpoint(intake, limits, metrics, _endpoint_options(settings))
+            app = build_intake(
+                endpoint, catalog, service=given.service, test_events=bool(given.test_events), cors=given.cors
+            )
+            yield RequestLog(app), partial(intake.drain, given.shutdown_timeout), spool
+
+
+def _spool(given: IntakeSettings, services: Services) -> contextlib.AbstractAsyncContextManager[Spool | None]:
+    if given.spool is None:
+        return contextlib.nullcontext()
+    options = SpoolOptions(Path(given.spool), given.spool_bytes, given.produce_timeout)
+    return open_spool(services.log, options, services.metrics)
 
 
 def _endpoint_options(settings: Settings) -> EndpointOptions:
@@ -286,4 +301,5 @@ def intake_options(given: IntakeSettings) -> IntakeOptions:
         denied_user_agents=given.denied_user_agents,
         max_event_bytes=given.max_event_bytes,
         max_in_flight_bytes=given.max_in_flight_bytes,
+        deduplication_ids=given.deduplication_ids,
     )

@@ -35,8 +35,12 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, *, writable: bool) -> AsyncIterator[Services]:
+async def open_services(
+    settings: Settings, *, writable: bool, log_may_be_away: bool = False
+) -> AsyncIterator[Services]:
     """Open what the settings name; `writable` where events are to be appended.
+
+    With `log_may_be_away` a Kafka that does not answer is no error: it is found later.
 
     Raises: ConfigurationError, LogUnavailable.
     """
@@ -54,6 +58,7 @@ async def open_services(settings: Settings, *, writable: bool) -> AsyncIterator[
             kafka=settings.kafka,
             produce_timeout=settings.intake.produce_timeout,
             writable=writable,
+            may_be_away=log_may_be_away,
         )
         log = await stack.enter_async_context(opened)
         yield Services(log, repository, catalog, metrics)

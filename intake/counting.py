@@ -30,9 +30,10 @@ class Counting:
     def count(self, found: Sequence[Prepared | EventOutcome], batch: BatchOutcome) -> None:
         """Count a batch; `found` is what was prepared, or refused before."""
         accepted: Counter[Plan] = Counter()
+        self._metrics.duplicates(sum(outcome.duplicate for outcome in batch.outcomes))
         for one, outcome in zip(found, batch.outcomes, strict=True):
             if isinstance(one, Prepared) and outcome.kind is Kind.ACCEPTED:
-                accepted[one.plan] += 1
+                accepted[one.plan] += not outcome.duplicate
             else:
                 self._count_refused(one.event, outcome)
         for plan, count in accepted.items():

@@ -36,3 +36,5 @@ class IntakeOptions:
     """Regular expressions: `test_kitchen` refuses events from such user agents."""
     max_event_bytes: int = 4 * 1024 * 1024
     max_in_flight_bytes: int = 256 * 1024 * 1024
+    deduplication_ids: int = 1_000_000
+    """Ids remembered in all, where streams ask for it."""

@@ -51,6 +51,7 @@ class EventOutcome:
 ACCEPTED = EventOutcome(Kind.ACCEPTED)
 DUPLICATE = EventOutcome(Kind.ACCEPTED, duplicate=True)
 SPOOLED = EventOutcome(Kind.ACCEPTED, spooled=True)
+DUPLICATE_SPOOLED = EventOutcome(Kind.ACCEPTED, duplicate=True, spooled=True)
 
 
 def failed(event: object, exc: EventStreamsError | str, error_type: str = "Error") -> EventOutcome:

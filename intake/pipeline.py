@@ -25,6 +25,7 @@ from intake.error_events import error_event
 from intake.options import IntakeOptions
 from intake.outcome import ACCEPTED, RETRY_AFTER, BatchOutcome, EventOutcome, Kind
 from intake.preparing import Preparation, Prepared
+from intake.spool import Spool
 from intake.storing import Storage
 
 logger = logging.getLogger(__name__)
@@ -43,14 +44,18 @@ class Intake:
         catalog: StreamCatalog | None,
         options: IntakeOptions,
         metrics: Metrics,
+        spool: Spool | None = None,
     ) -> None:
         self.options = options
         self._metrics = metrics
         self._preparation = Preparation(validators, catalog, options)
-        self._storage = Storage(log, options)
+        self._storage = Storage(log, spool, options)
         self._counting = Counting(metrics, validators, catalog, options)
         self._background: set[asyncio.Task[None]] = set()
         self._in_flight = 0
+        self._requests = 0
+        self._idle = asyncio.Event()
+        self._draining = False
 
     @contextlib.asynccontextmanager
     async def open(self, grace: float) -> AsyncIterator[Intake]:
@@ -59,6 +64,17 @@ class Intake:
             yield self
         finally:
             await self._finish(grace)
+
+    async def drain(self, grace: float) -> None:
+        """Refuse new requests, and return when those under way are settled, hasty ones too, or after `grace` s."""
+        self._draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while self._requests:
+                    self._idle.clear()
+                    await self._idle.wait()
+                if self._background:
+                    await asyncio.wait(self._background)
 
     async def _finish(self, grace: float) -> None:
         deadline = time.monotonic() + grace
@@ -74,7 +90,9 @@ class Intake:
 
     @contextlib.contextmanager
     def reserve(self, size: int) -> Iterator[None]:
-        """Count bytes of events in flight while the context lasts. Raises: ServiceUnavailable."""
+        """Count a request and its bytes while the context lasts. Raises: ServiceUnavailable."""
+        if self._draining:
+            raise ServiceUnavailable("this process is stopping: send it again", retry_after=RETRY_AFTER)
         if self._in_flight and self._in_flight + size > self.options.max_in_flight_bytes:
             raise ServiceUnavailable(
                 f"{self._in_flight} bytes of events wait for the log: more than {self.options.max_in_flight_bytes}"
@@ -82,12 +100,16 @@ class Intake:
                 retry_after=RETRY_AFTER,
             )
         self._in_flight += size
+        self._requests += 1
         self._metrics.intake_in_flight(self._in_flight)
         try:
             yield
         finally:
             self._in_flight -= size
+            self._requests -= 1
             self._metrics.intake_in_flight(self._in_flight)
+            if not self._requests:
+                self._idle.set()
 
     async def submit(self, events: Sequence[Any], caller: Caller, *, dry_run: bool = False) -> BatchOutcome:
         """Return what became of each event, when all is settled: never raises for what an event holds.

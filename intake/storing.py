@@ -2,56 +2,104 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+
+import orjson
 
 from eventstreams.errors import LogError
 from eventstreams.eventlog.base import EventLog
+from eventstreams.records import Record
 from intake import paths
-from intake.dedupe import Deduplication
+from intake.dedupe import Claim, Deduplication, Key
+from intake.lookback import records_since
 from intake.options import IntakeOptions
-from intake.outcome import ACCEPTED, EventOutcome, failed
+from intake.outcome import ACCEPTED, DUPLICATE, SPOOLED, EventOutcome, failed
 from intake.preparing import Prepared
+from intake.spool import Outcome, Spool
+
+SKEW = 5_000
+"""Milliseconds by which clocks of brokers may differ from ours, where they stamp records."""
 
 
 class Storage:
-    """Appends to the log."""
+    """Appends to the log, by way of the spool where there is one."""
 
-    def __init__(self, log: EventLog, options: IntakeOptions) -> None:
+    def __init__(self, log: EventLog, spool: Spool | None, options: IntakeOptions) -> None:
         self._log = log
+        self._sink = spool or log
         self.options = options
-        self._seen = Deduplication()
+        self._seen = Deduplication(options.deduplication_ids)
 
     async def append(self, prepared: Sequence[Prepared]) -> Sequence[EventOutcome]:
         """Return what became of each, in their order, once all is settled."""
-        repeated: dict[int, asyncio.Future[EventOutcome]] = {}
-        fresh: list[int] = []
-        claims: dict[int, asyncio.Future[EventOutcome]] = {}
-        for number, one in enumerate(prepared):
-            identity = paths.get(one.event, self.options.id_field) if one.plan.deduplication else None
-            if not isinstance(identity, str):
-                fresh.append(number)
-                continue
-            first, claim = self._seen.claim(one.plan.name, identity, one.plan.deduplication)
-            if first is not None:
-                repeated[number] = first
-            else:
-                fresh.append(number)
-                claims[number] = claim
+        keys = {number: key for number, one in enumerate(prepared) if (key := self._key(one)) is not None}
+        if not keys:
+            return await self._store(prepared)
         outcomes: dict[int, EventOutcome] = {}
+        repeated, doubts, began = self._claim(prepared, keys)
         try:
+            outcomes.update(await self._found(prepared, keys, doubts))
+            fresh = [number for number in range(len(prepared)) if number not in repeated and number not in outcomes]
             stored = await self._store([prepared[number] for number in fresh])
             outcomes.update(zip(fresh, stored, strict=True))
         finally:
-            for number, claim in claims.items():
-                self._seen.settle(claim, outcomes.get(number))
+            for number in keys.keys() - repeated.keys():
+                self._seen.settle(keys[number], outcomes.get(number), began)
         for number, first in repeated.items():
             outcomes[number] = await self._seen.outcome(first, prepared[number].event)
         return [outcomes[number] for number in range(len(prepared))]
 
+    def _key(self, one: Prepared) -> Key | None:
+        identity = paths.get(one.event, self.options.id_field) if one.plan.deduplication else None
+        return Key(one.plan.name, identity) if isinstance(identity, str) else None
+
+    def _claim(
+        self, prepared: Sequence[Prepared], keys: Mapping[int, Key]
+    ) -> tuple[dict[int, Claim], dict[int, int], int]:
+        """Return the numbers that repeat an earlier event, those whose earlier attempt is in doubt, and the time."""
+        repeated: dict[int, Claim] = {}
+        doubts: dict[int, int] = {}
+        for number, key in keys.items():
+            first, doubt = self._seen.claim(key, prepared[number].plan.deduplication)
+            if first is not None:
+                repeated[number] = first
+            elif doubt is not None:
+                doubts[number] = doubt
+        return repeated, doubts, time.time_ns() // 1_000_000
+
+    async def _found(
+        self, prepared: Sequence[Prepared], keys: Mapping[int, Key], doubts: Mapping[int, int]
+    ) -> Mapping[int, EventOutcome]:
+        """Return the outcomes of those that the log holds by an earlier attempt, or that it cannot be asked for."""
+        outcomes: dict[int, EventOutcome] = {}
+        for topic in {prepared[number].record.topic for number in doubts}:
+            numbers = [number for number in doubts if prepared[number].record.topic == topic]
+            wanted = {keys[number].identity: number for number in numbers}
+            try:
+                async for record in records_since(self._log, topic, min(doubts[number] for number in numbers) - SKEW):
+                    identity = self._identity(record)
+                    if identity in wanted:
+                        outcomes[wanted[identity]] = DUPLICATE
+            except LogError as exc:
+                outcomes.update({number: failed(prepared[number].event, exc) for number in numbers})
+        return outcomes
+
+    def _identity(self, record: Record) -> str | None:
+        try:
+            identity = paths.get(orjson.loads(record.value), self.options.id_field)
+        except orjson.JSONDecodeError:
+            return None
+        return identity if isinstance(identity, str) else None
+
     async def _store(self, prepared: Sequence[Prepared]) -> Sequence[EventOutcome]:
-        results = await self._log.append([one.record for one in prepared]) if prepared else []
-        return [
-            failed(one.event, result, "Error") if isinstance(result, LogError) else ACCEPTED
-            for one, result in zip(prepared, results, strict=True)
-        ]
+        results: Sequence[Outcome] = []
+        if prepared:
+            results = await self._sink.append([one.record for one in prepared])
+        return [_outcome(one, result) for one, result in zip(prepared, results, strict=True)]
+
+
+def _outcome(one: Prepared, result: Outcome) -> EventOutcome:
+    if isinstance(result, LogError):
+        return failed(one.event, result, "Error")
+    return ACCEPTED if isinstance(result, Record) else SPOOLED

@@ -9,10 +9,13 @@ from typing import Any
 from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.base import EventLog
 from eventstreams.eventlog.embedded.log import EmbeddedOptions, open_embedded
-from eventstreams.eventlog.kafka.log import KafkaOptions, open_kafka
+from eventstreams.eventlog.kafka.log import OPEN_TIMEOUT, KafkaOptions, open_kafka
 
 EMBEDDED = "embedded:"
 KAFKA = "kafka://"
+
+AWAY_TIMEOUT = 2.0
+"""Seconds in which a broker may answer at the start, where it need not."""
 
 
 def kafka_servers(url: str) -> str | None:
@@ -28,15 +31,21 @@ def open_log(
     kafka: Mapping[str, Any] | None = None,
     produce_timeout: float = 8.0,
     writable: bool = True,
+    may_be_away: bool = False,
 ) -> AbstractAsyncContextManager[EventLog]:
     """Return the log that `url` names, to be entered: `embedded:PATH`, `embedded::memory:`, `kafka://HOST:PORT,...`.
 
-    `kafka` are librdkafka properties. Raises: ConfigurationError for any other form, here; for a file that cannot be
-    used or properties that librdkafka refuses, on entering; LogUnavailable for a broker that does not answer.
+    `kafka` are librdkafka properties; with `may_be_away` no broker need answer yet.
+
+    Raises: ConfigurationError for any other form, here; for a file that cannot be used or properties that librdkafka
+    refuses, on entering; LogUnavailable for a broker that does not answer.
     """
     servers = kafka_servers(url)
     if servers is not None:
-        return open_kafka(KafkaOptions(servers, kafka or {}, produce_timeout=produce_timeout, writable=writable))
+        options = KafkaOptions(
+            servers, kafka or {}, produce_timeout=produce_timeout, writable=writable, may_be_away=may_be_away
+        )
+        return open_kafka(options, open_timeout=AWAY_TIMEOUT if may_be_away else OPEN_TIMEOUT)
     path = url.removeprefix(EMBEDDED)
     if path == url or not path:
         raise ConfigurationError(

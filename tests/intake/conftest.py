@@ -26,6 +26,7 @@ from intake.endpoints import EndpointOptions, EventsEndpoint
 from intake.limits import RateLimits
 from intake.options import IntakeOptions
 from intake.pipeline import Intake
+from intake.spool import Spool
 
 META = {
     "type": "object",
@@ -147,13 +148,15 @@ def open_intake(schemas: Path, catalog: StreamCatalog) -> Open:
         any_stream: bool = False,
         log: EventLog | None = None,
         wrap: Callable[[EventLog], EventLog] = lambda log: log,
+        spool: Spool | None = None,
     ) -> AsyncIterator[Rig]:
         metrics = Metrics("test")
         async with open_log("embedded::memory:") as memory:
             used = wrap(log or memory)
             validators = Validators(DirectoryRepository(schemas), formats("production"))
             streams = None if any_stream else catalog
-            async with Intake(used, validators, streams, options or IntakeOptions(), metrics).open(10) as intake:
+            made = Intake(used, validators, streams, options or IntakeOptions(), metrics, spool)
+            async with made.open(10) as intake:
                 limits = limits or RateLimits(events_per_second=0, bytes_per_second=0)
                 events = EventsEndpoint(intake, limits, metrics, endpoint or EndpointOptions())
                 has_tests = bool(endpoint and endpoint.test_events)

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from eventstreams.settings import Settings
+from tests.support.kafka import free_port
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT = 30.0
@@ -71,15 +72,8 @@ class Process:
             await self.end(signal.SIGKILL)
 
 
-class GatewayProcess(Process):
-    """`eventstreams serve`, on a free port of its own at every start."""
-
-    def __init__(self, log: str, streams: Path, *settings: str) -> None:
-        assignments = [f"log={log}", f"streams={streams}", "gateway.port=0", "admin.port=0", *settings]
-        if "admin" in Settings.model_fields:
-            assignments.append("admin.port=0")
-        flags = [part for assignment in assignments for part in ("--set", assignment)]
-        super().__init__(["-c", "from eventstreams.cli import main; main()", "serve", *flags], "serving streams at")
+class ServiceProcess(Process):
+    """A process that says its address."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -92,3 +86,30 @@ class GatewayProcess(Process):
     def url(self) -> str:
         """The base URL, once it is up."""
         return "http://{}:{}".format(*self.address)
+
+
+class IntakeProcess(ServiceProcess):
+    """`eventstreams intake`, on a free port of its own at every start."""
+
+    def __init__(self, log: str, *settings: str, workers: int = 1) -> None:
+        self.admin_port = free_port()
+        given = [f"log={log}", "intake.port=0", f"admin.port={self.admin_port}", *settings]
+        flags = [part for assignment in given for part in ("--set", assignment)]
+        command = ["-c", "from eventstreams.cli import main; main()", "intake", "--workers", str(workers), *flags]
+        super().__init__(command, "taking events at")
+
+    @property
+    def admin(self) -> str:
+        """The base URL for operators."""
+        return f"http://127.0.0.1:{self.admin_port}"
+
+
+class GatewayProcess(ServiceProcess):
+    """`eventstreams serve`, on a free port of its own at every start."""
+
+    def __init__(self, log: str, streams: Path, *settings: str) -> None:
+        assignments = [f"log={log}", f"streams={streams}", "gateway.port=0", "admin.port=0", *settings]
+        if "admin" in Settings.model_fields:
+            assignments.append("admin.port=0")
+        flags = [part for assignment in assignments for part in ("--set", assignment)]
+        super().__init__(["-c", "from eventstreams.cli import main; main()", "serve", *flags], "serving streams at")
