@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 10
 LOG ?= embedded
 
-.PHONY: setup run test lint kafka soak clients
+.PHONY: setup run test lint kafka soak clients acceptance
 
 setup: $(STAMP)
 
@@ -34,6 +34,9 @@ kafka: setup
 
 soak: setup
 	$(BIN)/python -m tests.support.oracle --minutes $(MINUTES) --log $(LOG)
+
+acceptance: setup
+	$(BIN)/python -m tests.support.acceptance $(KIT)
 
 clients: setup
 	$(BIN)/python -m pytest -m clients tests/clients

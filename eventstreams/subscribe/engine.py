@@ -356,6 +356,10 @@ class Engine:
         extents = await self.log.extents(new)
         for subscription in list(group.members):
             await self.pump.watch(new)
+            if subscription not in group.members:
+                # Its client went meanwhile, and what it had is given back already.
+                self.pump.unwatch(new)
+                continue
             cursor = subscription.position().cursor()
             for partition in new:
                 cursor.move(partition, Next(extents[partition].earliest))

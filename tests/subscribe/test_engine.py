@@ -241,6 +241,19 @@ async def test_added_partitions_are_taken_up_from_their_beginning() -> None:
         client.close()
 
 
+@pytest.mark.parametrize("steps", range(1, 40, 3))
+async def test_client_that_goes_while_its_stream_grows_leaves_nothing_behind(steps: int) -> None:
+    async with running() as (log, engine):
+        client = await Client().connect(engine, await earliest(log))
+        await log.create_topic("b", 3)
+        growing = asyncio.create_task(engine.refresh_partitions())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        client.close()
+        await growing
+        assert engine.subscriptions() == []
+
+
 def test_subscription_to_some_partitions_is_left_as_it_is() -> None:
     now = {"a": [TopicPartition("a", n) for n in range(4)]}
     assert new_partitions([TopicPartition("a", 1)], now) == []

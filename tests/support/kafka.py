@@ -143,6 +143,8 @@ class Broker:
         """Have it stand still while the context lasts: its connections stay open and nothing is answered."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        # All its threads have stopped only when the kernel says so.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
         try:
             yield
         finally:

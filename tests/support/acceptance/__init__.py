@@ -1,0 +1,1 @@
+"""Runs a kit of black-box cases for the original services against this checkout."""
