@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 10
 LOG ?= embedded
 
-.PHONY: setup run test lint kafka soak clients acceptance
+.PHONY: setup run test lint kafka soak soak-intake clients acceptance
 
 setup: $(STAMP)
 
@@ -37,6 +37,9 @@ soak: setup
 
 acceptance: setup
 	$(BIN)/python -m tests.support.acceptance $(KIT)
+
+soak-intake: setup
+	$(BIN)/python -m tests.support.intake_oracle --minutes $(MINUTES) $(if $(SPOOL),--spool)
 
 clients: setup
 	$(BIN)/python -m pytest -m clients tests/clients

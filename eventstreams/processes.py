@@ -62,6 +62,14 @@ class Sockets(NamedTuple):
     admin: socket.socket
 
 
+class Taking(NamedTuple):
+    """Intake in this process."""
+
+    app: ASGIApp
+    intake: Intake
+    spool: Spool | None
+
+
 async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:
     """Serve the gateway until a signal; calls `ready` with its URL. Raises: ConfigurationError."""
     async with AsyncExitStack() as stack:
@@ -85,10 +93,11 @@ async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = Non
         )
         opening = open_services(settings, writable=True, log_may_be_away=settings.intake.spool is not None)
         services = await stack.enter_async_context(opening)
-        app, drain, spool = await stack.enter_async_context(_intake_app(settings, services))
-        await stack.enter_async_context(_admin(services, admin, spool))
+        taking = await stack.enter_async_context(_taking(settings, services))
+        await stack.enter_async_context(_admin(services, admin, taking))
         ready(url_of(listener))
-        await DrainingServer(uvicorn_config(app), drain).serve([listener])
+        drain = partial(taking.intake.drain, settings.intake.shutdown_timeout)
+        await DrainingServer(uvicorn_config(taking.app), drain).serve([listener])
 
 
 async def dev(settings: Settings, rate: float, ready: Ready) -> None:
@@ -101,8 +110,8 @@ async def dev(settings: Settings, rate: float, ready: Ready) -> None:
         await _create_topics(services)
         await stack.enter_async_context(_admin(services, admin))
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
-        taking, _, _ = await stack.enter_async_context(_intake_app(settings, services))
-        await stack.enter_async_context(beside(taking, at_intake))
+        taking = await stack.enter_async_context(_taking(settings, services))
+        await stack.enter_async_context(beside(taking.app, at_intake))
         await stack.enter_async_context(_demo(services, rate, url_of(at_intake)))
         ready(url_of(at_gateway), url_of(at_intake))
         await DrainingServer(uvicorn_config(app), drain).serve([at_gateway])
@@ -172,14 +181,16 @@ def admin_listener(settings: Settings, port: int) -> socket.socket:
 
 
 def _admin(
-    services: Services, listener: socket.socket, spool: Spool | None = None
+    services: Services, listener: socket.socket, taking: Taking | None = None
 ) -> contextlib.AbstractAsyncContextManager[None]:
     async def ready() -> None:
+        if taking is not None:
+            taking.intake.check()
         try:
             await services.log.check(READY_TIMEOUT)
         except LogUnavailable:
-            # What is kept meanwhile is taken all the same.
-            if spool is None or not spool.has_room:
+            # With a spool events are taken all the same.
+            if taking is None or taking.spool is None or not taking.spool.has_room:
                 raise
 
     async def exposition() -> bytes:
@@ -248,7 +259,7 @@ def _rule(given: RedactionRule) -> Rule:
 
 
 @asynccontextmanager
-async def _intake_app(settings: Settings, services: Services) -> AsyncIterator[tuple[ASGIApp, Drain, Spool | None]]:
+async def _taking(settings: Settings, services: Services) -> AsyncIterator[Taking]:
     given, metrics = settings.intake, services.metrics
     async with _spool(given, services) as spool:
         validators = Validators(services.repository, formats(given.formats), insecure=given.insecure_schemas)
@@ -260,7 +271,7 @@ async def _intake_app(settings: Settings, services: Services) -> AsyncIterator[t
             app = build_intake(
                 endpoint, catalog, service=given.service, test_events=bool(given.test_events), cors=given.cors
             )
-            yield RequestLog(app), partial(intake.drain, given.shutdown_timeout), spool
+            yield Taking(RequestLog(app), intake, spool)
 
 
 def _spool(given: IntakeSettings, services: Services) -> contextlib.AbstractAsyncContextManager[Spool | None]:

@@ -65,6 +65,11 @@ class Intake:
         finally:
             await self._finish(grace)
 
+    def check(self) -> None:
+        """Return when requests are taken. Raises: ServiceUnavailable."""
+        if self._draining:
+            raise ServiceUnavailable("this process is stopping: send it again", retry_after=RETRY_AFTER)
+
     async def drain(self, grace: float) -> None:
         """Refuse new requests, and return when those under way are settled, hasty ones too, or after `grace` s."""
         self._draining = True
@@ -91,8 +96,7 @@ class Intake:
     @contextlib.contextmanager
     def reserve(self, size: int) -> Iterator[None]:
         """Count a request and its bytes while the context lasts. Raises: ServiceUnavailable."""
-        if self._draining:
-            raise ServiceUnavailable("this process is stopping: send it again", retry_after=RETRY_AFTER)
+        self.check()
         if self._in_flight and self._in_flight + size > self.options.max_in_flight_bytes:
             raise ServiceUnavailable(
                 f"{self._in_flight} bytes of events wait for the log: more than {self.options.max_in_flight_bytes}"
