@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.kafka import Broker, KafkaUnavailable
 
-LOUD = "\n" + "!" * 100 + "\n!!! KAFKA TESTS WERE NOT RUN: {}\n" + "!" * 100
+LOUD = "\n" + "!" * 100 + "\n!!! {} TESTS WERE NOT RUN: {}\n" + "!" * 100
 missing: list[str] = []
+missing_node: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +34,21 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         broker.stop()
 
 
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Where Node.js is; without it the test is skipped, in continuous integration it fails."""
+    found = shutil.which("node")
+    if found is not None:
+        return found
+    if os.environ.get("CI"):
+        pytest.fail("there is no node")
+    missing_node.append("there is no node")
+    pytest.skip("there is no node")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly what was left out."""
     if missing:
-        terminalreporter.write_line(LOUD.format(missing[0]), red=True, bold=True)
+        terminalreporter.write_line(LOUD.format("KAFKA", missing[0]), red=True, bold=True)
+    if missing_node:
+        terminalreporter.write_line(LOUD.format("NODE", missing_node[0]), red=True, bold=True)

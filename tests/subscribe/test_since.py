@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import random
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 
 from eventstreams.errors import InvalidTimestamp
 from eventstreams.positions import AtTime, Edge
+from eventstreams.subscribe.javascript_date import LAST_TIMESTAMP
 from eventstreams.subscribe.since import parse_since
 
 T = 1700000002000  # 2023-11-14T22:13:22Z
@@ -42,6 +46,21 @@ DAY = 1699920000000  # 2023-11-14T00:00:00Z
         ("1700000002000", T),
         ("1.7e12", 1_700_000_000_000),
         ("2023", 2023),
+        ("0x7E7", 2023),
+        (" 2023\t", 2023),
+        ("2023-1-5 22:13", 1672956780000),
+        ("2023/11/14 22:13:22", T),
+        ("11/14/23", DAY),
+        ("14-Nov-2023", DAY),
+        ("Nov 14, 2023, 10:13:22 PM", T),
+        ("12:00 AM Nov 14 2023", DAY),
+        ("Tue Nov 14 2023 23:13:22 GMT+0100 (Central European Time)", T),
+        ("14 Nov 2023 17:13:22 EST", T),
+        ("14 Nov 2023 22:13:22.5 UTC", T + 500),
+        ("31 Nov 2023", DAY + 17 * 86_400_000),
+        ("Nov 2023", DAY - 13 * 86_400_000),
+        ("a 1", 978307200000),
+        ("+012023-01-01T00:00:00Z", 317242051200000),
     ],
 )
 def test_since_is_read_as_a_time(text: str, timestamp: int) -> None:
@@ -74,12 +93,46 @@ def test_empty_since_is_none() -> None:
         "2023-00-10",
         "99999999999999999999-01",
         "٢٠٢٣",
+        "-000000-01-01T00:00:00Z",
+        "2023-11-14T22:13:22+24:00",
+        "2023-11-14T22:13:22,5Z",
+        "2023-11-14T22:13:22Z x",
+        "14 Nov 2023 22:13:22 A",
+        "14 Nov 2023 13:00 PM",
+        "1 2 3 4",
+        "+275760-09-13T00:00:00.001Z",
+        "0x",
+        "1" * 1001,
     ],
 )
 def test_what_is_no_time_is_refused_with_the_value(text: str) -> None:
     with pytest.raises(InvalidTimestamp) as caught:
         parse_since(text)
     assert caught.value.detail.endswith(f"was not parseable: '{text}'")
+
+
+PIECES = """2023|11|14|5|00|24|60|123|000123|12345678901|2023-11-14|+002023|-000000|1e3|+|-|:|::|.|,|/| |\t|\xa0|_|\
+(x)|(a(b))|(|)|T|z|GMT|EST|Nov|january|am|PM|foo|é|T22:13:22|22:13|10:|.5|.1234|+01:00|-0800|+2|0x1F|Infinity"""
+V8 = """
+const read = text => isNaN(Number(text)) ? Date.parse(text) : Math.trunc(Number(text));
+const texts = JSON.parse(require('fs').readFileSync(0));
+console.log(JSON.stringify(texts.map(read).map(time => time === Infinity ? 8.64e15 : time === -Infinity ? -1 : time)));
+"""
+
+
+def test_since_is_read_as_v8_reads_it(node: str) -> None:
+    chance, pieces = random.Random(0), PIECES.split("|")
+    texts = ["".join(chance.choices(pieces, k=chance.randint(1, 7))) for _ in range(20_000)]
+    times = subprocess.run(
+        [node, "-e", V8], input=json.dumps(texts), capture_output=True, text=True, check=True, env={"TZ": "UTC"}
+    )
+    for text, time in zip(texts, json.loads(times.stdout), strict=True):
+        try:
+            position = parse_since(text)
+        except InvalidTimestamp:
+            position = None
+        expected = None if time is None else AtTime(min(time, LAST_TIMESTAMP)) if time > 0 else Edge.EARLIEST
+        assert (text, position) == (text, expected)
 
 
 @given(st.text())
