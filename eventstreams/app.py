@@ -6,12 +6,13 @@ import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote
 
 import orjson
 from starlette.datastructures import Headers, QueryParams
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eventstreams import __version__
@@ -59,7 +60,7 @@ class Pages:
         if self._ui is None:
             return None
         if path == "/v2/ui" and not scope["path"].endswith("/"):
-            return RedirectResponse("/v2/ui/", 301)
+            return _redirect("/v2/ui/", 301, scope)
         name = scope["path"][len("/v2/ui") :] if path == "/v2/ui" or path.startswith("/v2/ui/") else scope["path"]
         return await self._ui.get(name.strip("/") or "index.html", scope)
 
@@ -71,7 +72,7 @@ class Pages:
             return Response(await self._documents.asyncapi(), media_type=JSON)
         if "doc" in query:
             return await self._doc.get(query.get("path"), scope)
-        return _see_other("/?doc" if self._ui is None else "/v2/ui", scope)
+        return _redirect("/?doc" if self._ui is None else "/v2/ui", 303, scope)
 
     async def _streams(self, scope: Scope) -> Response:
         streams = [_listed(state) for state in await self._listing.streams()]
@@ -111,19 +112,22 @@ def _prefers_html(scope: Scope) -> bool:
     return "text/html" in Headers(scope=scope).get("accept", "")
 
 
-def _see_other(place: str, scope: Scope) -> Response:
+def _redirect(place: str, status: int, scope: Scope) -> Response:
     headers = {"location": place, "vary": "Accept"}
+    words = f"{HTTPStatus(status).phrase}. Redirecting to "
     if _prefers_html(scope):
-        return Response(f'<p>See Other. Redirecting to <a href="{place}">{place}</a></p>', 303, headers, HTML)
-    return Response(f"See Other. Redirecting to {place}", 303, headers, TEXT)
+        return Response(f'<p>{words}<a href="{place}">{place}</a></p>', status, headers, HTML)
+    return Response(words + place, status, headers, TEXT)
 
 
 class Gateway:
     """Answers by method and path; paths regardless of case and of one slash at the end, as the original."""
 
-    def __init__(self, stream: ASGIApp, pages: Pages | None) -> None:
+    def __init__(self, stream: ASGIApp, pages: Pages | None, *, preflight: bool) -> None:
         self._stream = stream
         self._pages = pages
+        headers = {"access-control-allow-headers": PREFLIGHT} if preflight else {}
+        self._allow = Response("GET,HEAD", headers={"allow": "GET,HEAD", **headers}, media_type=HTML)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -147,7 +151,7 @@ class Gateway:
                 raise BadRequest(f"path {path!r}: a percent sign must be followed by two hexadecimal digits")
             await self._stream({**scope, "path_params": {"streams": match[1]}}, receive, send)
         elif scope["method"] == "OPTIONS":
-            await _allow(scope, receive, send)
+            await self._allow(scope, receive, send)
         else:
             await not_found(scope)(scope, receive, send)
 
@@ -156,37 +160,35 @@ class Gateway:
         if len(page) > 1:
             page = page.removesuffix("/")
         if page == "/_info/home":
-            return RedirectResponse(HOME, 301)
+            return _redirect(HOME, 301, scope)
         method = scope["method"]
         as_get = {**scope, "method": "GET"} if method == "OPTIONS" else scope
         answer = None
         if method in ("GET", "HEAD", "OPTIONS"):
-            answer = _info(page)
+            answer = _info(page, as_get)
             if answer is None and self._pages is not None:
                 answer = await self._pages.get(page, as_get)
         if answer is None:
             return not_found(scope)
-        return _allow if method == "OPTIONS" else answer
+        return self._allow if method == "OPTIONS" else answer
 
 
 PREFLIGHT = "accept, x-requested-with, content-type, last-event-id"
 """What pages of other origins may send; Last-Event-ID by who reads streams without EventSource."""
 
-_allow = Response("GET,HEAD", headers={"allow": "GET,HEAD", "access-control-allow-headers": PREFLIGHT}, media_type=HTML)
 
-
-def _info(page: str) -> Response | None:
+def _info(page: str, scope: Scope) -> Response | None:
     if page.startswith("/_info/") and page[7:] in ("name", "version"):
         return Response(orjson.dumps({page[7:]: INFO[page[7:]]}), media_type=JSON)
     if page == "/_info":
         return Response(orjson.dumps(INFO), media_type=JSON)
     if page == "/robots.txt":
         return Response(ROBOTS, media_type=TEXT)
-    return RedirectResponse("/?doc", 301) if page == "/rc" else None
+    return _redirect("/?doc", 301, scope) if page == "/rc" else None
 
 
 def build_gateway(
     stream: ASGIApp, pages: Pages | None = None, *, cors: str | None = "*", csp: str | None = DEFAULT_CSP
 ) -> ASGIApp:
     """Return the gateway around the endpoint of streams; without `pages` it has only streams and who it is."""
-    return StandardHeaders(Gateway(stream, pages), standard_headers(cors, csp))
+    return StandardHeaders(Gateway(stream, pages, preflight=cors is not None), standard_headers(cors, csp))

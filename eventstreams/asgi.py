@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
+from urllib.parse import quote
 
 import orjson
 from starlette.datastructures import MutableHeaders
@@ -20,6 +21,9 @@ from eventstreams import logs
 from eventstreams.errors import AssignmentError, EventStreamsError, RequestError
 
 access = logging.getLogger("eventstreams.access")
+
+UNSAFE = re.compile(r"[^!#-;=?-_a-z|~]|%(?![0-9A-Fa-f]{2})")
+"""What a path is not shown with on a page: it is written as an escape."""
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:+/=-]{1,200}", re.ASCII)
 
@@ -154,7 +158,8 @@ def _json(body: object) -> bytes:
 
 def not_found(scope: Scope) -> Response:
     """Return the HTML page for a path that there is not."""
-    words = html.escape(f"Cannot {scope['method']} {uri_as_sent(scope).partition('?')[0]}")
+    path = UNSAFE.sub(lambda match: quote(match[0], encoding="latin-1"), uri_as_sent(scope).partition("?")[0])
+    words = html.escape(f"Cannot {scope['method']} {path}")
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Error</title>\n</head>\n'
         f"<body>\n<pre>{words}</pre>\n</body>\n</html>\n"

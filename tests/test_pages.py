@@ -287,3 +287,19 @@ async def test_preflight_lets_other_origins_send_last_event_id(site: Site) -> No
         assert (response.status_code, response.text) == (200, "GET,HEAD")
         assert "last-event-id" in response.headers["access-control-allow-headers"]
         assert response.headers["access-control-allow-origin"] == "*"
+
+
+async def test_pages_that_there_are_not_show_the_path_harmlessly(site: Site) -> None:
+    response = await site.http.get("/a%20b/%3Ci%3E'&c?q=<b>")
+    assert response.status_code == 404
+    assert "<pre>Cannot GET /a%20b/%3Ci%3E&#x27;&amp;c</pre>" in response.text
+    assert response.headers["content-security-policy"] == "default-src 'none'"
+
+
+@pytest.mark.parametrize(("path", "place"), [("/rc", "/?doc"), ("/v2/ui", "/v2/ui/")])
+async def test_moved_pages_say_where_to(site: Site, path: str, place: str) -> None:
+    response = await site.http.get(path)
+    assert (response.status_code, response.headers["location"]) == (301, place)
+    assert response.text == f"Moved Permanently. Redirecting to {place}"
+    page = await site.http.get(path, headers={"accept": "text/html"})
+    assert f'<a href="{place}">' in page.text

@@ -51,16 +51,24 @@ class LastEventId:
 def parse_last_event_id(text: str) -> LastEventId:
     """Parse the header. Raises: InvalidAssignment."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as exc:
         raise InvalidAssignment(str(exc), originalName="SyntaxError", last_event_id=text) from exc
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list) or not items:
         raise bad_shape(value)
     entries = [_entry(item, value) for item in items]
+    named = [(entry.topic, entry.partition) for entry in entries if isinstance(entry, PartitionEntry)]
+    for topic, partition in named:
+        if named.count((topic, partition)) > 1:
+            raise _refused(f"partition {partition} of {topic} in Last-Event-ID: it is named twice", value)
     first = items[0]
     cluster = first.get("cluster") if isinstance(first, dict) else None
     return LastEventId(entries, cluster if isinstance(cluster, str) else None)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _entry(item: object, value: object) -> TopicEntry | PartitionEntry:
@@ -80,13 +88,12 @@ def _entry(item: object, value: object) -> TopicEntry | PartitionEntry:
 
 
 def _integer(value: object) -> int | None:
-    """Return an integer, also written 3.0 or 3e0; None for anything else."""
+    """Return an integer, also written 3.0 or 3e0, at most what a log can number; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if isinstance(value, float) and not value.is_integer():
         return None
-    number = int(value)
-    return number if abs(number) <= MAX_INTEGER else None
+    return max(-MAX_INTEGER, min(int(value), MAX_INTEGER))
 
 
 def bad_shape(value: object) -> InvalidAssignment:

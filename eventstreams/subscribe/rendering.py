@@ -158,9 +158,9 @@ class _DuplicateKeyError(Exception):
 
 
 def _lenient(value: bytes) -> object:
-    """Parse what orjson refuses and the original takes: lone surrogates, a byte-order mark."""
+    """Parse what orjson refuses and the original takes: lone surrogates, a byte-order mark, bytes that are no UTF-8."""
     try:
-        return json.loads(value.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        return json.loads(value.decode("utf-8-sig", "replace"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return None
 

@@ -22,6 +22,8 @@ from eventstreams.subscribe.event_id import PartitionEntry, TopicEntry, parse_la
         ('[{"topic":"t","partition":0,"timestamp":5}]', PartitionEntry("t", 0, None, 5)),
         ('[{"topic":"t","partition":0,"timestamp":null,"offset":4}]', PartitionEntry("t", 0, 4, None)),
         ('[{"topic":"t","partition":0,"offset":-2}]', PartitionEntry("t", 0, -2, None)),
+        ('[{"topic":"t","partition":0,"offset":1e30}]', PartitionEntry("t", 0, 2**63 - 1, None)),
+        ('[{"topic":"t","partition":0,"timestamp":99999999999999999999}]', PartitionEntry("t", 0, None, 2**63 - 1)),
         ('["t"]', TopicEntry("t")),
         ('"t"', TopicEntry("t")),
         ('""', TopicEntry("")),
@@ -56,6 +58,7 @@ def test_string_names_several_topics() -> None:
         ["t", 1],
         [{"topic": "t", "partition": -1, "timestamp": 1}],
         [{"topic": "t", "partition": 0, "offset": -7}],
+        [{"topic": "t", "partition": 0, "offset": 1}, {"topic": "t", "partition": 0, "timestamp": 1}],
     ],
 )
 def test_other_shapes_are_refused_and_shown(value: object) -> None:
@@ -65,7 +68,7 @@ def test_other_shapes_are_refused_and_shown(value: object) -> None:
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize("text", ["", "abc", "{", "eqiad.mediawiki.recentchange"])
+@pytest.mark.parametrize("text", ["", "abc", "{", "eqiad.mediawiki.recentchange", "[NaN]", "[1,]", "[" * 9000])
 def test_what_is_no_json_is_refused_and_shown(text: str) -> None:
     with pytest.raises(InvalidAssignment) as caught:
         parse_last_event_id(text)
