@@ -142,9 +142,8 @@ def error_response(exc: EventStreamsError, scope: Scope) -> Response:
         "uri": uri_as_sent(scope),
     }
     response = Response(_json(body), exc.status, media_type="application/json; charset=utf-8")
-    retry_after = exc.retry_after if isinstance(exc, RequestError) else None
-    if retry_after is not None:
-        response.headers["retry-after"] = str(max(1, round(retry_after)))
+    if exc.retry_after is not None:
+        response.headers["retry-after"] = str(max(1, round(exc.retry_after)))
     return response
 
 

@@ -28,6 +28,8 @@ class EventStreamsError(Exception):
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
+    retry_after: float | None = None
+    """Seconds to wait, for a Retry-After header."""
 
     @property
     def message(self) -> str:
@@ -52,7 +54,6 @@ class RequestError(EventStreamsError):
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after
-        """Seconds to wait, for a Retry-After header."""
 
 
 class BadRequest(RequestError):
@@ -241,6 +242,7 @@ class LogUnavailable(LogError):
 
     code = "log_unavailable"
     status = 503
+    retry_after = 5.0
 
 
 class LogRefused(LogError):

@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from eventstreams.addresses import Networks, client_ip, is_trusted
 from eventstreams.asgi import error_response
-from eventstreams.errors import MissingClientAddress, RequestError
+from eventstreams.errors import EventStreamsError, MissingClientAddress
 
 AddressMode = Literal["peer", "forwarded", "x-client-ip"]
 
@@ -42,11 +42,11 @@ def is_browser(headers: Mapping[str, str]) -> bool:
     return wants_events and ("origin" in headers or any(name.startswith("sec-fetch-") for name in headers))
 
 
-def refusal(exc: RequestError, scope: Scope, headers: Mapping[str, str], *, browsers_come_back: bool) -> Response:
-    """Return the answer to a client that is over a limit: its status, or for a browser a stream that ends at once."""
+def refusal(exc: EventStreamsError, scope: Scope, headers: Mapping[str, str], *, browsers_come_back: bool) -> Response:
+    """Return the answer to a client that is to come back later: its status, or for a browser a stream that ends."""
     if not browsers_come_back or not is_browser(headers):
         return error_response(exc, scope)
     milliseconds = round(1000 * max(random.uniform(*BROWSER_RETRY), exc.retry_after or 0.0))
-    data = orjson.dumps({"status": exc.status, "type": exc.code, "detail": exc.detail}).decode()
+    data = orjson.dumps({"status": exc.status, "type": exc.code, "detail": exc.message}).decode()
     body = f":ok\n\nretry: {milliseconds}\n\nevent: error\ndata: {data}\n\n"
     return Response(body, 200, {"cache-control": "no-cache"}, "text/event-stream")

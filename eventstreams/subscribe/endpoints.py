@@ -5,6 +5,7 @@ Before the first byte an error is a status, after it a frame.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from eventstreams.addresses import Networks
 from eventstreams.catalog.streams import StreamCatalog
-from eventstreams.errors import ServiceUnavailable, TooManyConnections
+from eventstreams.errors import LogUnavailable, ServiceUnavailable, TooManyConnections
 from eventstreams.subscribe.admission import Admission
 from eventstreams.subscribe.client import AddressMode, client_address, refusal
 from eventstreams.subscribe.engine import Engine, Form
@@ -26,6 +27,9 @@ from eventstreams.subscribe.wire import AsgiWire
 
 SHUTDOWN_GRACE = 30.0
 """Seconds that a response outlives the server's signal: the engine's drain ends it sooner, with a last id."""
+
+LOG_PATIENCE = 4.0
+"""Seconds in which the log must say where a stream starts: clients give up connecting after six."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,16 @@ class StreamEndpoint:
         with ExitStack() as held:
             try:
                 held.enter_context(self._admission.enter(client))
-            except (TooManyConnections, ServiceUnavailable) as exc:
+                wanted = read_request(
+                    request, scope["path_params"]["streams"], self._catalog, canaries=options.canaries
+                )
+                start = await self._find_start(wanted)
+            except (TooManyConnections, ServiceUnavailable, LogUnavailable) as exc:
+                held.close()
                 await self._admission.pause_if_hasty(client)
                 answer = refusal(exc, scope, request.headers, browsers_come_back=options.browsers_come_back)
                 await answer(scope, receive, send)
                 return
-            wanted = read_request(request, scope["path_params"]["streams"], self._catalog, canaries=options.canaries)
-            start = await find_start(wanted, self._engine.log, resume_skew=options.resume_skew)
             headers = stream_headers(wanted.form, request.headers.get("accept"))
             handover = scope.get("extensions", {}).get(EXTENSION)
             if request.method == "HEAD":
@@ -78,6 +85,14 @@ class StreamEndpoint:
                 await self._serve_directly(handover, send, headers, wanted, start, held)
             else:
                 await self._serve_portably((scope, receive, send), headers, wanted, start)
+
+    async def _find_start(self, wanted: StreamRequest) -> Start:
+        """Ask the log where to start. Raises: LogUnavailable as well where it takes too long."""
+        try:
+            async with asyncio.timeout(LOG_PATIENCE):
+                return await find_start(wanted, self._engine.log, resume_skew=self._options.resume_skew)
+        except TimeoutError as exc:
+            raise LogUnavailable(f"the event log did not answer within {LOG_PATIENCE:g} s") from exc
 
     async def _serve_directly(
         self,

@@ -23,6 +23,7 @@ from eventstreams.subscribe.admission import Admission
 from eventstreams.subscribe.endpoints import GatewayOptions, StreamEndpoint
 from eventstreams.subscribe.engine import Engine, EngineOptions
 from eventstreams.subscribe.handover import HandoverProtocol
+from tests.support.away import AwayLog
 
 STREAMS = """
 streams:
@@ -43,6 +44,8 @@ class Running(NamedTuple):
     http: httpx.AsyncClient
     log: EmbeddedLog
     admission: Admission
+    away: AwayLog
+    """The same log as the gateway sees it."""
 
 
 @asynccontextmanager
@@ -54,7 +57,8 @@ async def serving(tmp_path: Path, path: str) -> AsyncIterator[Running]:
     async with open_embedded(":memory:") as log:
         for topic in "abq":
             await log.create_topic(topic)
-        async with Engine(log, EngineOptions(), metrics).open() as engine:
+        away = AwayLog(log)
+        async with Engine(away, EngineOptions(), metrics).open() as engine:
             app = build_gateway(StreamEndpoint(engine, catalog, admission, GatewayOptions()))
             listener = socket.create_server(("127.0.0.1", 0))
             config = uvicorn.Config(
@@ -65,7 +69,7 @@ async def serving(tmp_path: Path, path: str) -> AsyncIterator[Running]:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             try:
                 async with httpx.AsyncClient(base_url=url, timeout=30.0) as http:
-                    yield Running(http, log, admission)
+                    yield Running(http, log, admission, away)
             finally:
                 server.should_exit = True
                 await serving_task
@@ -243,6 +247,35 @@ async def test_draining_gateway_refuses_new_streams(gateway: Running) -> None:
     gateway.admission.draining = True
     answer = await gateway.http.get("/v2/stream/edits")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+async def test_while_the_log_is_away_clients_are_told_to_come_back(gateway: Running) -> None:
+    gateway.away.away = True
+    response = await gateway.http.get("/v2/stream/edits")
+    assert (response.status_code, response.json()["type"]) == (503, "log_unavailable")
+    assert int(response.headers["retry-after"]) >= 1
+    browser = {"accept": "text/event-stream", "sec-fetch-mode": "cors"}
+    response = await gateway.http.get("/v2/stream/edits", headers=browser)
+    assert response.status_code == 200
+    assert response.text.startswith(":ok\n\nretry: ")
+    assert "event: error\n" in response.text
+    assert (await gateway.http.get("/v2/stream/edits", headers={"Last-Event-ID": "x"})).status_code == 400
+    assert gateway.admission.count == 0
+    gateway.away.away = False
+    assert (await gateway.http.head("/v2/stream/edits")).status_code == 200
+
+
+async def test_failed_requests_leave_the_count_as_it_is(gateway: Running) -> None:
+    with ExitStack() as others:
+        for _ in range(19):
+            others.enter_context(gateway.admission.enter("127.0.0.1"))
+        for path, header in (("nope", "[]"), ("edits", "x"), ("edits", '["q"]'), ("missing", '["nowhere"]')):
+            response = await gateway.http.get(f"/v2/stream/{path}", headers={"Last-Event-ID": header})
+            assert response.status_code in (400, 404, 500)
+        assert (await gateway.http.head("/v2/stream/quiet")).status_code == 200
+        with gateway.admission.enter("127.0.0.1"):
+            assert (await gateway.http.get("/v2/stream/quiet")).status_code == 429
+        assert gateway.admission.count == 19
 
 
 async def test_offsets_counted_from_the_end_start_there(gateway: Running) -> None:
