@@ -1,22 +1,28 @@
-"""Validation errors as AJV 6 words them: producers, dashboards and alerts read these texts.
+"""Validation errors as AJV 6 tells them: producers, dashboards and alerts read these texts.
 
-A walker over one schema and one event that collects every error, in AJV's order within a schema node: the type first,
-or the keywords of the value's own type; then const, enum, not, anyOf, oneOf, allOf, if.
+A walk over one schema and one event that collects every error, in AJV's order: within a schema node the keywords of
+numbers, strings, arrays, objects, each only for values of that type, then const, enum, not, anyOf, oneOf, allOf, if.
+A wrong type is told where the keywords of the declared type would stand, or first where there are none.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
-from urllib.parse import quote
 
 from eventstreams.schemas.formats import Format
+from eventstreams.schemas.keywords import GROUPS, has_rules, refers, resolve, tightest
+from eventstreams.schemas.patterns import matcher
+from eventstreams.schemas.values import duplicates, equal, escaped, is_multiple, is_type, names, number_text, step
 
 Error = dict[str, Any]
 
-IDENTIFIER = re.compile(r"[a-zA-Z_$][a-zA-Z0-9_$]*", re.ASCII)
+MAX_ERRORS = 1000
+"""Errors told of one event: its sender must not choose how much memory an answer takes."""
+
+LOOP_REQUIRED = 20
+"""From so many names on `required` is told in one go, else each name in its turn among the properties."""
 
 
 def errors_text(errors: Sequence[Error]) -> str:
@@ -31,282 +37,298 @@ class Walker:
         self._schema = schema
         self._formats = formats
 
-    def errors(self, event: object) -> list[Error]:
-        """Return all errors, in AJV's order; empty when the event is valid."""
-        return list(self._node(self._schema, event, "", "#"))
+    def errors(self, event: object, limit: int = MAX_ERRORS) -> list[Error]:
+        """Return the errors, `limit` at most, in AJV's order; empty when the event is valid."""
+        walk = _Walk(self._schema, self._formats, limit)
+        walk.attempt(self._schema, event, "", "#", limit)
+        return walk.errors[:limit]
 
-    def _node(self, schema: Any, data: Any, path: str, where: str) -> Iterator[Error]:
-        if schema is True:
+    def accepts(self, node: Any, data: object) -> bool:
+        """Whether a value is valid against a node of the schema."""
+        return _Walk(self._schema, self._formats, 1).attempt(node, data, "", "#", 1)
+
+
+class _Enough(Exception):
+    """As many errors as are wanted."""
+
+
+class _Walk:
+    """One walk. `path` is where the value stands in the event, `where` where the node stands in the schema."""
+
+    def __init__(self, schema: Any, formats: Mapping[str, Format], limit: int) -> None:
+        self.errors: list[Error] = []
+        self._schema = schema
+        self._formats = formats
+        self._limit = limit
+        self._groups: Mapping[str, Callable[[Any, Any, str, str], None]] = {
+            "number": self._number,
+            "string": self._string,
+            "array": self._array,
+            "object": self._object,
+        }
+
+    def attempt(self, schema: Any, data: Any, path: str, where: str, limit: int = MAX_ERRORS) -> bool:
+        """Walk a node by itself; return whether the value is valid. At most `limit` errors are added."""
+        begun, before = len(self.errors), self._limit
+        self._limit = begun + limit
+        with suppress(_Enough):
+            self._node(schema, data, path, where)
+        self._limit = before
+        return len(self.errors) == begun
+
+    def _holds(self, schema: Any, data: Any) -> bool:
+        """Whether the value is valid; tells no errors."""
+        begun = len(self.errors)
+        holds = self.attempt(schema, data, "", "", 1)
+        del self.errors[begun:]
+        return holds
+
+    def _add(self, keyword: str, path: str, where: str, params: Mapping[str, Any], message: str) -> None:
+        error = {"keyword": keyword, "dataPath": path, "schemaPath": where, "params": params, "message": message}
+        self.errors.append(error)
+        if len(self.errors) >= self._limit:
+            raise _Enough
+
+    def _node(self, schema: Any, data: Any, path: str, where: str) -> None:
+        if not has_rules(schema):
             return
-        if schema is False:
-            yield _error("false schema", path, f"{where}/false schema", {}, "boolean schema is false")
-            return
-        if "$ref" in schema:
-            # draft-07: what stands beside $ref is ignored.
-            target, where = self._resolve(schema["$ref"])
-            yield from self._node(target, data, path, where)
+        if isinstance(schema, bool):
+            self._add("false schema", path, f"{where}/false schema", {}, "boolean schema is false")
             return
         wanted = schema.get("type")
-        if wanted is not None and not is_type(data, wanted):
-            names = ",".join(wanted) if isinstance(wanted, list) else wanted
-            yield _error("type", path, f"{where}/type", {"type": names}, f"should be {names}")
-        else:
-            yield from self._of_type(schema, data, path, where)
-        yield from self._of_any_type(schema, data, path, where)
+        if isinstance(wanted, list) and len(wanted) == 1:
+            wanted = wanted[0]
+        in_turn = isinstance(wanted, str) and wanted in GROUPS and not GROUPS[wanted].isdisjoint(schema)
+        if wanted is not None and not in_turn and not is_type(data, wanted):
+            self._type(wanted, path, where)
+        if "$ref" in schema:
+            # draft-07: what stands beside $ref is ignored.
+            self._reference(schema["$ref"], data, path)
+            return
+        for name, keywords in GROUPS.items():
+            if not keywords.isdisjoint(schema):
+                if is_type(data, name):
+                    self._groups[name](schema, data, path, where)
+                elif name == wanted:
+                    self._type(wanted, path, where)
+        self._any_type(schema, data, path, where)
 
-    def _resolve(self, reference: str) -> tuple[Any, str]:
-        target: Any = self._schema
-        pointer = reference.partition("#")[2]
-        for part in filter(None, pointer.split("/")):
-            target = target[part.replace("~1", "/").replace("~0", "~")]
-        return target, reference if reference.startswith("#") else "#" + pointer
+    def _type(self, wanted: Any, path: str, where: str) -> None:
+        text = ",".join(wanted) if isinstance(wanted, list) else wanted
+        self._add("type", path, f"{where}/type", {"type": text}, f"should be {text}")
 
-    def _of_type(self, schema: Mapping[str, Any], data: Any, path: str, where: str) -> Iterator[Error]:
-        if isinstance(data, str):
-            yield from self._string(schema, data, path, where)
-        elif is_type(data, "number"):
-            yield from _number(schema, data, path, where)
-        elif isinstance(data, list):
-            yield from self._array(schema, data, path, where)
-        elif isinstance(data, dict):
-            yield from self._object(schema, data, path, where)
+    def _reference(self, reference: str, data: Any, path: str) -> None:
+        target = resolve(self._schema, reference)
+        where = "#" if refers(target) else reference
+        self._node(target, data, path, where)
 
-    def _string(self, schema: Mapping[str, Any], data: str, path: str, where: str) -> Iterator[Error]:
-        for keyword, word, wrong in (
-            ("maxLength", "longer", len(data).__gt__),
-            ("minLength", "shorter", len(data).__lt__),
-        ):
+    # -- numbers and strings
+
+    def _number(self, schema: Any, data: float, path: str, where: str) -> None:
+        self._limit_of(schema, "maximum", "exclusiveMaximum", "<", data, path, where)
+        self._limit_of(schema, "minimum", "exclusiveMinimum", ">", data, path, where)
+        factor = schema.get("multipleOf")
+        if factor is not None and not is_multiple(data, factor):
+            message = f"should be multiple of {number_text(factor)}"
+            self._add("multipleOf", path, f"{where}/multipleOf", {"multipleOf": factor}, message)
+
+    def _limit_of(
+        self, schema: Any, keyword: str, exclusive: str, sign: str, data: float, path: str, where: str
+    ) -> None:
+        limit, keyword, open_end = tightest(schema, keyword, exclusive, sign)
+        if limit is None:
+            return
+        below = data < limit if sign == "<" else data > limit
+        if not (below or (data == limit and not open_end)):
+            comparison = sign if open_end else f"{sign}="
+            params = {"comparison": comparison, "limit": limit, "exclusive": open_end}
+            self._add(keyword, path, f"{where}/{keyword}", params, f"should be {comparison} {number_text(limit)}")
+
+    def _string(self, schema: Any, data: str, path: str, where: str) -> None:
+        for keyword, word in (("maxLength", "longer"), ("minLength", "shorter")):
             limit = schema.get(keyword)
-            if limit is not None and wrong(limit):
-                message = f"should NOT be {word} than {limit} characters"
-                yield _error(keyword, path, f"{where}/{keyword}", {"limit": limit}, message)
+            if limit is not None and (len(data) > limit if word == "longer" else len(data) < limit):
+                message = f"should NOT be {word} than {number_text(limit)} characters"
+                self._add(keyword, path, f"{where}/{keyword}", {"limit": limit}, message)
         pattern = schema.get("pattern")
-        if pattern is not None and not javascript_pattern(pattern).search(data):
-            yield _error("pattern", path, f"{where}/pattern", {"pattern": pattern}, f'should match pattern "{pattern}"')
+        if pattern is not None and not matcher(pattern)(data):
+            message = f'should match pattern "{pattern}"'
+            self._add("pattern", path, f"{where}/pattern", {"pattern": pattern}, message)
         name = schema.get("format")
         if name is not None and not self._formats[name](data):
-            yield _error("format", path, f"{where}/format", {"format": name}, f'should match format "{name}"')
+            self._add("format", path, f"{where}/format", {"format": name}, f'should match format "{name}"')
 
-    def _array(self, schema: Mapping[str, Any], data: list[Any], path: str, where: str) -> Iterator[Error]:
-        yield from _count(schema, len(data), path, where, "Items", "items")
+    # -- arrays
+
+    def _array(self, schema: Any, data: list[Any], path: str, where: str) -> None:
+        self._count(schema, len(data), path, where, "Items")
         items = schema.get("items")
         if isinstance(items, list):
-            for i, (item, member) in enumerate(zip(data, items, strict=False)):
-                yield from self._node(member, item, f"{path}[{i}]", f"{where}/items/{i}")
-            yield from self._additional_items(schema, items, data, path, where)
-        elif items is not None:
+            self._tuple(schema, items, data, path, where)
+        elif items is not None and has_rules(items):
             for i, item in enumerate(data):
-                yield from self._node(items, item, f"{path}[{i}]", f"{where}/items")
+                self._node(items, item, f"{path}[{i}]", f"{where}/items")
         if "contains" in schema:
-            yield from self._contains(schema["contains"], data, path, where)
+            self._contains(schema["contains"], data, path, where)
         if schema.get("uniqueItems"):
-            yield from _unique(data, path, where)
+            self._unique(items, data, path, where)
 
-    def _additional_items(
-        self, schema: Mapping[str, Any], items: list[Any], data: list[Any], path: str, where: str
-    ) -> Iterator[Error]:
+    def _tuple(self, schema: Any, items: list[Any], data: list[Any], path: str, where: str) -> None:
         more = schema.get("additionalItems", True)
         if more is False and len(data) > len(items):
             message = f"should NOT have more than {len(items)} items"
-            yield _error("additionalItems", path, f"{where}/additionalItems", {"limit": len(items)}, message)
-        elif isinstance(more, dict):
+            self._add("additionalItems", path, f"{where}/additionalItems", {"limit": len(items)}, message)
+        for i, (item, member) in enumerate(zip(data, items, strict=False)):
+            self._node(member, item, f"{path}[{i}]", f"{where}/items/{i}")
+        if isinstance(more, dict):
             for i in range(len(items), len(data)):
-                yield from self._node(more, data[i], f"{path}[{i}]", f"{where}/additionalItems")
+                self._node(more, data[i], f"{path}[{i}]", f"{where}/additionalItems")
 
-    def _contains(self, member: Any, data: list[Any], path: str, where: str) -> Iterator[Error]:
-        tried = [list(self._node(member, item, f"{path}[{i}]", f"{where}/contains")) for i, item in enumerate(data)]
-        if all(tried):
-            for errors in tried:
-                yield from errors
-            yield _error("contains", path, f"{where}/contains", {}, "should contain a valid item")
-
-    def _object(self, schema: Mapping[str, Any], data: dict[str, Any], path: str, where: str) -> Iterator[Error]:
-        yield from _count(schema, len(data), path, where, "Properties", "properties")
-        for name in schema.get("required", ()):
-            if name not in data:
-                message = f"should have required property '{name}'"
-                yield _error("required", path, f"{where}/required", {"missingProperty": name}, message)
-        yield from self._dependencies(schema.get("dependencies", {}), data, path, where)
-        if "propertyNames" in schema:
-            yield from self._names(schema["propertyNames"], data, path, where)
-        yield from self._properties(schema, data, path, where)
-
-    def _properties(self, schema: Mapping[str, Any], data: dict[str, Any], path: str, where: str) -> Iterator[Error]:
-        properties: Mapping[str, Any] = schema.get("properties", {})
-        patterns: Mapping[str, Any] = schema.get("patternProperties", {})
-        more = schema.get("additionalProperties", True)
-        if more is not True:
-            for name, value in data.items():
-                if name in properties or any(javascript_pattern(p).search(name) for p in patterns):
-                    continue
-                if more is False:
-                    params, message = {"additionalProperty": name}, "should NOT have additional properties"
-                    yield _error("additionalProperties", path, f"{where}/additionalProperties", params, message)
-                else:
-                    yield from self._node(more, value, f"{path}['{name}']", f"{where}/additionalProperties")
-        for name, member in properties.items():
-            if name in data:
-                yield from self._node(member, data[name], path + _step(name), f"{where}/properties/{_escape(name)}")
-        for pattern, member in patterns.items():
-            for name, value in data.items():
-                if javascript_pattern(pattern).search(name):
-                    at = f"{where}/patternProperties/{_escape(pattern)}"
-                    yield from self._node(member, value, f"{path}['{name}']", at)
-
-    def _names(self, member: Any, data: dict[str, Any], path: str, where: str) -> Iterator[Error]:
-        for name in data:
-            inner = list(self._node(member, name, path, f"{where}/propertyNames"))
-            if inner:
-                yield from ({**error, "propertyName": name} for error in inner)
-                message = f"property name '{name}' is invalid"
-                yield _error("propertyNames", path, f"{where}/propertyNames", {"propertyName": name}, message)
-
-    def _dependencies(
-        self, dependencies: Mapping[str, Any], data: dict[str, Any], path: str, where: str
-    ) -> Iterator[Error]:
-        for name, needs in dependencies.items():
-            if name not in data:
-                continue
-            if not isinstance(needs, list):
-                yield from self._node(needs, data, path, f"{where}/dependencies/{_escape(name)}")
-                continue
-            names = ", ".join(needs)
-            for missing in needs:
-                if missing not in data:
-                    params = {"property": name, "missingProperty": missing, "depsCount": len(needs), "deps": names}
-                    plural = "property" if len(needs) == 1 else "properties"
-                    message = f"should have {plural} {names} when property {name} is present"
-                    yield _error("dependencies", path, f"{where}/dependencies", params, message)
-
-    def _of_any_type(self, schema: Mapping[str, Any], data: Any, path: str, where: str) -> Iterator[Error]:
-        if "const" in schema and not equal(data, schema["const"]):
-            params, message = {"allowedValue": schema["const"]}, "should be equal to constant"
-            yield _error("const", path, f"{where}/const", params, message)
-        if "enum" in schema and not any(equal(data, value) for value in schema["enum"]):
-            params, message = {"allowedValues": schema["enum"]}, "should be equal to one of the allowed values"
-            yield _error("enum", path, f"{where}/enum", params, message)
-        if "not" in schema and not any(True for _ in self._node(schema["not"], data, path, f"{where}/not")):
-            yield _error("not", path, f"{where}/not", {}, "should NOT be valid")
-        yield from self._combined(schema, data, path, where)
-        if "if" in schema:
-            yield from self._condition(schema, data, path, where)
-
-    def _combined(self, schema: Mapping[str, Any], data: Any, path: str, where: str) -> Iterator[Error]:
-        if "anyOf" in schema:
-            tried = self._try(schema["anyOf"], data, path, f"{where}/anyOf")
-            if all(tried):
-                for errors in tried:
-                    yield from errors
-                yield _error("anyOf", path, f"{where}/anyOf", {}, "should match some schema in anyOf")
-        if "oneOf" in schema:
-            tried = self._try(schema["oneOf"], data, path, f"{where}/oneOf")
-            passing = [i for i, errors in enumerate(tried) if not errors]
-            if len(passing) != 1:
-                if not passing:
-                    for errors in tried:
-                        yield from errors
-                params = {"passingSchemas": passing[:2] if passing else None}
-                yield _error("oneOf", path, f"{where}/oneOf", params, "should match exactly one schema in oneOf")
-        for i, member in enumerate(schema.get("allOf", ())):
-            yield from self._node(member, data, path, f"{where}/allOf/{i}")
-
-    def _try(self, members: Sequence[Any], data: Any, path: str, where: str) -> list[list[Error]]:
-        return [list(self._node(member, data, path, f"{where}/{i}")) for i, member in enumerate(members)]
-
-    def _condition(self, schema: Mapping[str, Any], data: Any, path: str, where: str) -> Iterator[Error]:
-        holds = not any(True for _ in self._node(schema["if"], data, path, f"{where}/if"))
-        branch = "then" if holds else "else"
-        errors = list(self._node(schema.get(branch, True), data, path, f"{where}/{branch}"))
-        if errors:
-            yield from errors
-            yield _error("if", path, f"{where}/if", {"failingKeyword": branch}, f'should match "{branch}" schema')
-
-
-def _error(keyword: str, path: str, where: str, params: Mapping[str, Any], message: str) -> Error:
-    return {"keyword": keyword, "dataPath": path, "schemaPath": where, "params": params, "message": message}
-
-
-def _number(schema: Mapping[str, Any], data: float, path: str, where: str) -> Iterator[Error]:
-    checks: tuple[tuple[str, str, Callable[[float, float], bool]], ...] = (
-        ("maximum", "<=", lambda value, limit: value <= limit),
-        ("exclusiveMaximum", "<", lambda value, limit: value < limit),
-        ("minimum", ">=", lambda value, limit: value >= limit),
-        ("exclusiveMinimum", ">", lambda value, limit: value > limit),
-    )
-    for keyword, comparison, holds in checks:
-        limit = schema.get(keyword)
-        if isinstance(limit, int | float) and not isinstance(limit, bool) and not holds(data, limit):
-            params = {"comparison": comparison, "limit": limit, "exclusive": keyword.startswith("exclusive")}
-            yield _error(keyword, path, f"{where}/{keyword}", params, f"should be {comparison} {limit}")
-    factor = schema.get("multipleOf")
-    if factor is not None and not float(data / factor).is_integer():
-        yield _error(
-            "multipleOf", path, f"{where}/multipleOf", {"multipleOf": factor}, f"should be multiple of {factor}"
-        )
-
-
-def _count(schema: Mapping[str, Any], count: int, path: str, where: str, noun: str, word: str) -> Iterator[Error]:
-    for keyword, comparison, wrong in ((f"max{noun}", "more", count.__gt__), (f"min{noun}", "fewer", count.__lt__)):
-        limit = schema.get(keyword)
-        if limit is not None and wrong(limit):
-            message = f"should NOT have {comparison} than {limit} {word}"
-            yield _error(keyword, path, f"{where}/{keyword}", {"limit": limit}, message)
-
-
-def _unique(data: list[Any], path: str, where: str) -> Iterator[Error]:
-    # AJV looks from the end: the first pair it meets is told.
-    for i in range(len(data) - 1, 0, -1):
-        for j in range(i - 1, -1, -1):
-            if equal(data[i], data[j]):
-                message = f"should NOT have duplicate items (items ## {j} and {i} are identical)"
-                yield _error("uniqueItems", path, f"{where}/uniqueItems", {"i": i, "j": j}, message)
+    def _contains(self, member: Any, data: list[Any], path: str, where: str) -> None:
+        begun = len(self.errors)
+        for i, item in enumerate(data):
+            if self.attempt(member, item, f"{path}[{i}]", f"{where}/contains"):
+                del self.errors[begun:]
                 return
+        self._add("contains", path, f"{where}/contains", {}, "should contain a valid item")
 
+    def _unique(self, items: Any, data: list[Any], path: str, where: str) -> None:
+        pair = duplicates(data, items.get("type") if isinstance(items, dict) else None)
+        if pair is not None:
+            i, j = pair
+            message = f"should NOT have duplicate items (items ## {j} and {i} are identical)"
+            self._add("uniqueItems", path, f"{where}/uniqueItems", {"i": i, "j": j}, message)
 
-def is_type(data: object, wanted: str | Sequence[str]) -> bool:
-    """Whether a JSON value is of this type, or of one of these; 1.0 is an integer, true is no number."""
-    if not isinstance(wanted, str):
-        return any(is_type(data, name) for name in wanted)
-    match wanted:
-        case "object":
-            return isinstance(data, dict)
-        case "array":
-            return isinstance(data, list)
-        case "string":
-            return isinstance(data, str)
-        case "boolean":
-            return isinstance(data, bool)
-        case "null":
-            return data is None
-        case "number":
-            return isinstance(data, int | float) and not isinstance(data, bool)
-        case "integer":
-            return is_type(data, "number") and float(data).is_integer()  # type: ignore[arg-type]
-    return False
+    # -- objects
 
+    def _object(self, schema: Any, data: dict[str, Any], path: str, where: str) -> None:
+        self._count(schema, len(data), path, where, "Properties")
+        required, properties = schema.get("required", ()), schema.get("properties", {})
+        in_turn = bool(properties) and len(required) < LOOP_REQUIRED
+        for name in required:
+            # A property that is never valid is told twice, here and in its turn: so does AJV.
+            if name not in data and not (in_turn and properties.get(name) and has_rules(properties[name])):
+                self._required(name, path, where)
+        self._dependencies(schema.get("dependencies", {}), data, path, where)
+        if has_rules(schema.get("propertyNames", True)):
+            self._names(schema["propertyNames"], data, path, where)
+        self._additional(schema, data, path, where)
+        for name in names(properties):
+            if name in data:
+                at = f"{where}/properties/{escaped(name)}"
+                self._node(properties[name], data[name], path + step(name), at)
+            elif in_turn and name in required and has_rules(properties[name]):
+                self._required(name, path, where)
+        self._patterns(schema.get("patternProperties", {}), data, path, where)
 
-def equal(one: object, other: object) -> bool:
-    """Whether two JSON values are equal: 1 is 1.0 and is not true."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return one == other
+    def _required(self, name: str, path: str, where: str) -> None:
+        message = f"should have required property '{name}'"
+        self._add("required", path, f"{where}/required", {"missingProperty": name}, message)
 
+    def _additional(self, schema: Any, data: dict[str, Any], path: str, where: str) -> None:
+        more = schema.get("additionalProperties", True)
+        if more is True:
+            return
+        properties: Mapping[str, Any] = schema.get("properties", {})
+        patterns = [matcher(pattern) for pattern in schema.get("patternProperties", {})]
+        at = f"{where}/additionalProperties"
+        for name in names(data):
+            if name in properties or any(matches(name) for matches in patterns):
+                continue
+            if more is False:
+                message = "should NOT have additional properties"
+                self._add("additionalProperties", path, at, {"additionalProperty": name}, message)
+            else:
+                self._node(more, data[name], f"{path}['{name}']", at)
 
-@lru_cache(maxsize=1024)
-def javascript_pattern(pattern: str) -> re.Pattern[str]:
-    """Compile a JavaScript pattern: `\\d` and `\\w` are ASCII, `$` is the very end. Raises: re.error."""
-    return re.compile(
-        re.sub(r"\\.|\[(?:\\.|[^\]\\])*\]|\$", lambda m: r"\Z" if m[0] == "$" else m[0], pattern), re.ASCII
-    )
+    def _patterns(self, patterns: Mapping[str, Any], data: dict[str, Any], path: str, where: str) -> None:
+        for pattern in names(patterns):
+            matches, at = matcher(pattern), f"{where}/patternProperties/{escaped(pattern)}"
+            for name in names(data):
+                if matches(name):
+                    self._node(patterns[pattern], data[name], f"{path}['{name}']", at)
 
+    def _names(self, member: Any, data: dict[str, Any], path: str, where: str) -> None:
+        for name in names(data):
+            begun = len(self.errors)
+            if not self.attempt(member, name, path, f"{where}/propertyNames"):
+                for error in self.errors[begun:]:
+                    error["propertyName"] = name
+                message = f"property name '{name}' is invalid"
+                self._add("propertyNames", path, f"{where}/propertyNames", {"propertyName": name}, message)
 
-def _step(name: str) -> str:
-    return f".{name}" if IDENTIFIER.fullmatch(name) else f"['{name}']"
+    def _dependencies(self, dependencies: Mapping[str, Any], data: dict[str, Any], path: str, where: str) -> None:
+        present = [name for name in names(dependencies) if name in data]
+        for name in present:
+            if isinstance(dependencies[name], list):
+                self._dependency(name, dependencies[name], data, path, where)
+        for name in present:
+            if not isinstance(dependencies[name], list):
+                self._node(dependencies[name], data, path, f"{where}/dependencies/{escaped(name)}")
 
+    def _dependency(self, name: str, needs: Sequence[str], data: Any, path: str, where: str) -> None:
+        needed = ", ".join(needs)
+        word = "property" if len(needs) == 1 else "properties"
+        for missing in needs:
+            if missing not in data:
+                params = {"property": name, "missingProperty": missing, "depsCount": len(needs), "deps": needed}
+                message = f"should have {word} {needed} when property {name} is present"
+                self._add("dependencies", path, f"{where}/dependencies", params, message)
 
-def _escape(name: str) -> str:
-    return quote(name.replace("~", "~0").replace("/", "~1"), safe="~!*'()$-_.")
+    def _count(self, schema: Any, count: int, path: str, where: str, noun: str) -> None:
+        for keyword, word in ((f"max{noun}", "more"), (f"min{noun}", "fewer")):
+            limit = schema.get(keyword)
+            if limit is not None and (count > limit if word == "more" else count < limit):
+                message = f"should NOT have {word} than {number_text(limit)} {noun.lower()}"
+                self._add(keyword, path, f"{where}/{keyword}", {"limit": limit}, message)
+
+    # -- values of any type
+
+    def _any_type(self, schema: Any, data: Any, path: str, where: str) -> None:
+        if "const" in schema and not equal(data, schema["const"]):
+            params = {"allowedValue": schema["const"]}
+            self._add("const", path, f"{where}/const", params, "should be equal to constant")
+        if "enum" in schema and not any(equal(data, value) for value in schema["enum"]):
+            params = {"allowedValues": schema["enum"]}
+            self._add("enum", path, f"{where}/enum", params, "should be equal to one of the allowed values")
+        if "not" in schema and self._holds(schema["not"], data):
+            self._add("not", path, f"{where}/not", {}, "should NOT be valid")
+        if "anyOf" in schema and all(map(has_rules, schema["anyOf"])):
+            self._any_of(schema["anyOf"], data, path, where)
+        if "oneOf" in schema:
+            self._one_of(schema["oneOf"], data, path, where)
+        for i, member in enumerate(schema.get("allOf", ())):
+            self._node(member, data, path, f"{where}/allOf/{i}")
+        if "if" in schema:
+            self._condition(schema, data, path, where)
+
+    def _any_of(self, members: Sequence[Any], data: Any, path: str, where: str) -> None:
+        begun = len(self.errors)
+        for i, member in enumerate(members):
+            if self.attempt(member, data, path, f"{where}/anyOf/{i}"):
+                del self.errors[begun:]
+                return
+        self._add("anyOf", path, f"{where}/anyOf", {}, "should match some schema in anyOf")
+
+    def _one_of(self, members: Sequence[Any], data: Any, path: str, where: str) -> None:
+        begun, passing = len(self.errors), []
+        for i, member in enumerate(members):
+            if self.attempt(member, data, path, f"{where}/oneOf/{i}"):
+                passing.append(i)
+                if len(passing) == 2:
+                    break
+        if len(passing) == 1:
+            del self.errors[begun:]
+            return
+        params = {"passingSchemas": passing or None}
+        self._add("oneOf", path, f"{where}/oneOf", params, "should match exactly one schema in oneOf")
+
+    def _condition(self, schema: Any, data: Any, path: str, where: str) -> None:
+        if not (has_rules(schema.get("then", True)) or has_rules(schema.get("else", True))):
+            return
+        branch = "then" if self._holds(schema["if"], data) else "else"
+        begun = len(self.errors)
+        self._node(schema.get(branch, True), data, path, f"{where}/{branch}")
+        if len(self.errors) > begun:
+            message = f'should match "{branch}" schema'
+            self._add("if", path, f"{where}/if", {"failingKeyword": branch}, message)

@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
-import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+import jsonschema
 import jsonschema_rs
 
-from eventstreams.errors import InsecureSchema, InvalidSchema, SchemaError, SchemaNotFound
-from eventstreams.schemas.ajv import Error, Walker, javascript_pattern
+from eventstreams.errors import InvalidSchema, SchemaError, SchemaNotFound
+from eventstreams.schemas import security
+from eventstreams.schemas.ajv import Error, Walker
+from eventstreams.schemas.defaults import Defaults, has_defaults
 from eventstreams.schemas.formats import Format
+from eventstreams.schemas.formats import formats as formats_of
+from eventstreams.schemas.keywords import SUBSCHEMA_LISTS, SUBSCHEMA_MAPS, SUBSCHEMAS, nodes, tightest
+from eventstreams.schemas.patterns import OPTIONS, portable
 from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.schemas.uri import parse_schema_uri
 
+META_FORMATS = formats_of("production")
+
 logger = logging.getLogger(__name__)
 
-DIALECTS: Mapping[str, Callable[..., Any]] = {
-    "http://json-schema.org/draft-04/schema": jsonschema_rs.Draft4Validator,
-    "http://json-schema.org/draft-06/schema": jsonschema_rs.Draft6Validator,
-    "http://json-schema.org/draft-07/schema": jsonschema_rs.Draft7Validator,
+DRAFTS: Mapping[str, Any] = {
+    "http://json-schema.org/draft-04/schema": jsonschema.Draft4Validator.META_SCHEMA,
+    "http://json-schema.org/draft-06/schema": jsonschema.Draft6Validator.META_SCHEMA,
+    "http://json-schema.org/draft-07/schema": jsonschema.Draft7Validator.META_SCHEMA,
 }
-DEFAULT_DIALECT = "http://json-schema.org/draft-07/schema"
+DEFAULT_DRAFT = "http://json-schema.org/draft-07/schema"
+UNREAD = frozenset({"$schema", "$id", "id", "examples", "default", "contentMediaType", "contentEncoding"})
+"""Keywords that decide nothing here: without identifiers nothing is looked up elsewhere."""
 
 MAX_VALIDATORS = 5000
 MAX_FAILURES = 1000
 FAILURE_SECONDS = 10.0
 """How long a failed look-up is remembered: long enough against a flood, short enough for a schema just published."""
-
-SUBSCHEMAS = ("additionalItems", "additionalProperties", "contains", "else", "if", "not", "propertyNames", "then")
-SUBSCHEMA_LISTS = ("allOf", "anyOf", "oneOf")
-SUBSCHEMA_MAPS = ("definitions", "dependencies", "patternProperties", "properties")
 
 
 class Validator:
@@ -46,26 +50,30 @@ class Validator:
         self.schema = schema
         title = schema.get("title")
         self.title = title if isinstance(title, str) else None
-        dialect = str(schema.get("$schema", DEFAULT_DIALECT)).rstrip("#").replace("https://", "http://", 1)
-        if dialect not in DIALECTS:
-            raise InvalidSchema(f"schema {uri}: $schema {schema['$schema']!r} is none of {', '.join(DIALECTS)}")
-        _check(schema, uri, formats, insecure=insecure)
-        self._defaults = _has_defaults(schema)
+        _check_draft(schema, uri)
+        security.check(schema, uri, formats, insecure=insecure)
         self._walker = Walker(schema, formats)
-        self._compiled = _compile(uri, _stripped(schema), DIALECTS[dialect], formats)
+        self._defaults = Defaults(schema, self._walker) if has_defaults(schema) else None
+        self._compiled = None if _is_read_otherwise(schema) else _compile(uri, schema, formats)
 
     def is_valid(self, event: object) -> bool:
         """Return the verdict; about a microsecond."""
-        return bool(self._compiled.is_valid(event))
+        if self._compiled is None:
+            return not self._walker.errors(event, 1)
+        try:
+            return bool(self._compiled.is_valid(event))
+        except (UnicodeEncodeError, ValueError):
+            # A lone surrogate, or more levels than it takes: the walker takes both.
+            return not self._walker.errors(event, 1)
 
     def errors(self, event: object) -> list[Error]:
-        """Return all errors in AJV's words and order."""
+        """Return the errors in AJV's words and order."""
         return self._walker.errors(event)
 
     def fill_defaults(self, event: dict[str, Any]) -> None:
         """Give absent properties the schema's defaults, in place, after the keys that there are."""
-        if self._defaults:
-            _fill(self.schema, event)
+        if self._defaults is not None:
+            self._defaults.fill(event)
 
     def has_field(self, path: tuple[str, ...]) -> bool:
         """Whether the schema declares this field, property by property."""
@@ -77,111 +85,59 @@ class Validator:
         return isinstance(parent, dict) and parent.get("type") == "object"
 
 
-def _compile(uri: str, schema: Any, make: Callable[..., Any], formats: Mapping[str, Format]) -> Any:
+def _check_draft(schema: Mapping[str, Any], uri: str) -> None:
+    draft = str(schema.get("$schema", DEFAULT_DRAFT)).rstrip("#").replace("https://", "http://", 1)
+    if draft not in DRAFTS:
+        raise InvalidSchema(f"schema {uri}: $schema {schema['$schema']!r} is none of {', '.join(DRAFTS)}")
+    errors = Walker(DRAFTS[draft], META_FORMATS).errors(schema)
+    if errors:
+        raise InvalidSchema("schema is invalid: " + ", ".join(f"data{e['dataPath']} {e['message']}" for e in errors))
+
+
+def _is_read_otherwise(schema: Mapping[str, Any]) -> bool:
+    """Whether the compiled validator would read the schema otherwise than AJV: quotients, types beside references."""
+    return any("multipleOf" in node or {"$ref", "type"} <= node.keys() for node, _ in nodes(schema))
+
+
+def _compile(uri: str, schema: Mapping[str, Any], formats: Mapping[str, Format]) -> Any:
     def refuse(reference: str) -> Any:
         raise ValueError(f"reference {reference} is not in the document")
 
     try:
-        return make(schema, formats=dict(formats), validate_formats=True, retriever=refuse)
+        return jsonschema_rs.Draft7Validator(
+            _plain(schema), formats=dict(formats), validate_formats=True, retriever=refuse, pattern_options=OPTIONS
+        )
     except (ValueError, jsonschema_rs.ValidationError) as exc:
         raise InvalidSchema(f"schema {uri} is invalid: {exc}") from exc
 
 
-def _stripped(schema: Any, *, root: bool = True) -> Any:
-    """Return the schema without `$schema` and identifiers: nothing in it is then looked up elsewhere."""
+def _plain(schema: Any) -> Any:
+    """Return the schema in draft-07, with portable patterns and without what decides nothing."""
     if isinstance(schema, list):
-        return [_stripped(member, root=False) for member in schema]
+        return [_plain(member) for member in schema]
     if not isinstance(schema, dict):
         return schema
-    out = {k: v for k, v in schema.items() if k not in ("$schema", "$id", "id", "examples", "default")}
+    out = {name: value for name, value in schema.items() if name not in UNREAD}
     for keyword in (*SUBSCHEMAS, *SUBSCHEMA_LISTS, "items"):
         if keyword in out:
-            out[keyword] = _stripped(out[keyword], root=False)
+            out[keyword] = _plain(out[keyword])
     for keyword in SUBSCHEMA_MAPS:
         if isinstance(out.get(keyword), dict):
             out[keyword] = {
-                name: member
+                portable(name) if keyword == "patternProperties" else name: member
                 if keyword == "dependencies" and isinstance(member, list)
-                else _stripped(member, root=False)
+                else _plain(member)
                 for name, member in out[keyword].items()
             }
+    if "pattern" in out:
+        out["pattern"] = portable(out["pattern"])
+    for limit, exclusive, sign in (("maximum", "exclusiveMaximum", "<"), ("minimum", "exclusiveMinimum", ">")):
+        value, keyword, _ = tightest(
+            {limit: out.pop(limit, None), exclusive: out.pop(exclusive, None)}, limit, exclusive, sign
+        )
+        if value is not None:
+            out[keyword] = value
     return out
-
-
-def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
-    """Return every schema node, the root first."""
-    if isinstance(schema, list):
-        for member in schema:
-            yield from _nodes(member)
-    if not isinstance(schema, dict):
-        return
-    yield schema
-    for keyword in (*SUBSCHEMAS, *SUBSCHEMA_LISTS, "items"):
-        yield from _nodes(schema.get(keyword))
-    for keyword in SUBSCHEMA_MAPS:
-        members = schema.get(keyword)
-        if isinstance(members, dict):
-            for member in members.values():
-                if not isinstance(member, list):
-                    yield from _nodes(member)
-
-
-def _check(schema: Mapping[str, Any], uri: str, formats: Mapping[str, Format], *, insecure: bool) -> None:
-    for node in _nodes(schema):
-        name = node.get("format")
-        if isinstance(name, str) and name not in formats:
-            raise InvalidSchema(f'unknown format "{name}" is used in schema at path "#"')
-        reference = node.get("$ref")
-        if isinstance(reference, str) and not reference.startswith("#"):
-            raise InsecureSchema(f"schema {uri}: reference {reference} leaves the document")
-        for pattern in [node.get("pattern"), *node.get("patternProperties", {})]:
-            _check_pattern(pattern, uri)
-        if not insecure:
-            _check_bounds(node, uri)
-
-
-def _check_pattern(pattern: object, uri: str) -> None:
-    if isinstance(pattern, str):
-        try:
-            javascript_pattern(pattern)
-        except re.error as exc:
-            raise InvalidSchema(f"schema {uri}: pattern {pattern!r}: {exc}") from exc
-
-
-def _check_bounds(node: Mapping[str, Any], uri: str) -> None:
-    """AJV's rules for schemas that events cannot turn against the server."""
-    for keyword in ("pattern", "format"):
-        if keyword in node and "maxLength" not in node:
-            raise InsecureSchema(f"schema {uri}: {keyword} {node[keyword]!r} stands without maxLength")
-    items = node.get("items")
-    simple = isinstance(items, dict) and items.get("type") in ("string", "number", "integer", "boolean", "null")
-    if node.get("uniqueItems") is True and not simple and "maxItems" not in node:
-        raise InsecureSchema(f"schema {uri}: uniqueItems over objects or arrays stands without maxItems")
-    names = node.get("propertyNames")
-    if "patternProperties" in node and not (isinstance(names, dict) and "maxLength" in names):
-        raise InsecureSchema(f"schema {uri}: patternProperties stands without a maxLength of propertyNames")
-
-
-def _has_defaults(schema: Mapping[str, Any]) -> bool:
-    return any("default" in node for node in _nodes(schema))
-
-
-def _fill(schema: Any, data: Any) -> None:
-    if not isinstance(schema, dict):
-        return
-    if isinstance(data, dict):
-        properties = schema.get("properties", {})
-        for name, member in properties.items():
-            if name not in data and isinstance(member, dict) and "default" in member:
-                data[name] = copy.deepcopy(member["default"])
-        for name, value in data.items():
-            _fill(properties.get(name, schema.get("additionalProperties")), value)
-    elif isinstance(data, list):
-        items = schema.get("items")
-        for i, value in enumerate(data):
-            _fill(items[i] if isinstance(items, list) and i < len(items) else items, value)
-    for member in schema.get("allOf", ()):
-        _fill(member, data)
 
 
 def _find(schema: Any, path: tuple[str, ...]) -> Any:

@@ -88,7 +88,7 @@ class Engine:
         self.pump = Pump(log, self.tail, metrics, self, grace=options.grace, gone_after=options.gone_after)
         self.closing = False
         self._renderer = Renderer(redaction, metrics)
-        self._heads: dict[tuple[tuple[TopicPartition, ...], bool], Head] = {}
+        self._heads: dict[tuple[TopicPartition, ...], Head] = {}
         self._groups: dict[Shape, Group] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._bell: asyncio.Future[None] | None = None
@@ -165,9 +165,8 @@ class Engine:
         self, cursor: Cursor, wire: Wire, form: Form, *, filter_: Filter | None = None, gaps: Sequence[Gap] = ()
     ) -> Subscription:
         """Open a subscription that was prepared, and write its first bytes. Does not fail."""
-        filter_key = filter_.key if filter_ else None
         key = Shape(
-            *(tuple(cursor), filter_key, form.canary, form.json_lines, form.positions, form.chunked, cursor.partial)
+            tuple(cursor), filter_.key if filter_ else None, form.canary, form.json_lines, form.positions, form.chunked
         )
         subscription = Subscription(self, self._group(key, filter_), EventIds(self._with_times(cursor)), wire)
         subscription.start(list(gaps))
@@ -192,9 +191,9 @@ class Engine:
     def enter_head(self, subscription: Subscription, last_id: bytes | None) -> None:
         """Take a subscription that has caught up in, to be written to with its group."""
         group = subscription.group
-        head = self._heads.get(group.shape.head)
+        head = self._heads.get(group.shape.partitions)
         if head is None:
-            head = self._heads[group.shape.head] = Head(subscription.ids.copy(), self.tail.next_seq)
+            head = self._heads[group.shape.partitions] = Head(subscription.ids.copy(), self.tail.next_seq)
         self._raise_head(head)
         if not group.at_head:
             if not group.lagging:
@@ -213,7 +212,7 @@ class Engine:
 
     def head_ids(self, group: Group) -> EventIds:
         """Return a cursor of its own at the head of a group."""
-        return self._heads[group.shape.head].ids.copy()
+        return self._heads[group.shape.partitions].ids.copy()
 
     def leave(self, subscription: Subscription, watched: Sequence[TopicPartition]) -> None:
         """Forget a subscription, and its group and head with the last one."""
@@ -228,11 +227,11 @@ class Engine:
         self._groups.pop(group.shape, None)
         if not self._groups:
             self._emptied.set()
-        head = self._heads.get(group.shape.head)
+        head = self._heads.get(group.shape.partitions)
         if head is not None:
             head.groups.discard(group)
             if not head.groups:
-                del self._heads[group.shape.head]
+                del self._heads[group.shape.partitions]
 
     # -- delivering
 
@@ -280,8 +279,8 @@ class Engine:
             if forget:
                 subscription.begin_anew(partition, start)
             subscription.resume()
-        for key in [key for key in self._heads if partition in key[0]]:
-            del self._heads[key]
+        for partitions in [partitions for partitions in self._heads if partition in partitions]:
+            del self._heads[partitions]
         self._ring()
 
     def gone(self, exc: UnknownTopic, partition: TopicPartition) -> None:
@@ -348,7 +347,7 @@ class Engine:
         now = {topic: tuple(await self.log.partitions(topic)) for topic in {partition.topic for partition in held}}
         self.pump.missing([partition for partition in held if partition not in now[partition.topic]])
         for group in list(self._groups.values()):
-            new = [] if group.shape.partial else new_partitions(group.shape.partitions, now)
+            new = new_partitions(group.shape.partitions, now)
             if new:
                 await self._widen(group, new)
 
