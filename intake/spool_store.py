@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BATCH = 500
+BATCH = 5000
 BATCH_BYTES = 4 * 1024 * 1024
 
 

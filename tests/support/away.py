@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ class AwayLog:
         """Whether appends are stored and told as timeouts."""
         self.lost = False
         """Whether appends are told as timeouts, and not stored."""
+        self.hangs = False
+        """Whether appends are stored and never answered."""
         self.refuse: Callable[[NewRecord], LogError | None] = lambda _: None
 
     def __getattr__(self, name: str) -> Any:
@@ -32,6 +35,8 @@ class AwayLog:
             return [AppendTimeout("lost")] * len(new)
         refused = [self.refuse(record) for record in new]
         stored = iter(await self._log.append([record for record, no in zip(new, refused, strict=True) if no is None]))
+        if self.hangs:
+            await asyncio.get_running_loop().create_future()
         outcomes: list[Record | LogError] = [next(stored) if no is None else no for no in refused]
         return [AppendTimeout("silent")] * len(new) if self.silent else outcomes
 

@@ -99,8 +99,12 @@ class KafkaWriter:
         settled = loop.create_future()
         batch = _Batch(new, partial(_wake, loop, settled))
         self._send(self._producer, new, batch)
-        # A caller that goes leaves the records to their fate: they are on their way.
-        await asyncio.wait([settled], timeout=timeout)
+        late_at = loop.call_later(timeout, _resolve, settled)
+        try:
+            # A caller that goes leaves the records to their fate: they are on their way.
+            await settled
+        finally:
+            late_at.cancel()
         late = AppendTimeout(f"no acknowledgement in {timeout:.1f} s")
         return [late if outcome is None else outcome for outcome in batch.outcomes]
 
