@@ -185,7 +185,7 @@ def _admin(
 ) -> contextlib.AbstractAsyncContextManager[None]:
     async def ready() -> None:
         if taking is not None:
-            taking.intake.check()
+            taking.intake.in_flight.check()
         try:
             await services.log.check(READY_TIMEOUT)
         except LogUnavailable:

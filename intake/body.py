@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.types import Receive
 
@@ -20,7 +20,9 @@ class Disconnected(Exception):
     """The client went before its body was whole."""
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], *, max_bytes: int, timeout: float) -> bytes | None:
+async def read_body(
+    receive: Receive, headers: Mapping[str, str], *, max_bytes: int, timeout: float, grow: Callable[[int], None]
+) -> bytes | None:
     """Return the body, inflated and in UTF-8; None where its media type is none of those read as JSON.
 
     Raises:
@@ -29,6 +31,8 @@ async def read_body(receive: Receive, headers: Mapping[str, str], *, max_bytes: 
         MalformedBody: bytes that are not in the coding or charset they claim.
         RequestTimeout: the body was not whole after `timeout` seconds.
         Disconnected: the client went.
+
+    `grow` is told of each part's bytes as it comes, inflated; what it raises ends the reading.
     """
     media, charset = _media_type(headers.get("content-type", ""))
     if media not in JSON_TYPES:
@@ -42,7 +46,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], *, max_bytes: 
         raise PayloadTooLarge(f"body of {claimed} bytes: at most {max_bytes} are taken")
     try:
         async with asyncio.timeout(timeout):
-            body = await _collect(receive, coding, max_bytes)
+            body = await _collect(receive, coding, max_bytes, grow)
     except TimeoutError as exc:
         raise RequestTimeout(f"body was not whole after {timeout:g} seconds") from exc
     if decoder is None:
@@ -74,7 +78,7 @@ def _decoder(charset: str) -> codecs._Decoder | None:
     raise UnsupportedMedia(f"charset {charset[:100]!r}: expected utf-8 or another of Unicode's")
 
 
-async def _collect(receive: Receive, coding: str, max_bytes: int) -> bytes:
+async def _collect(receive: Receive, coding: str, max_bytes: int, grow: Callable[[int], None]) -> bytes:
     inflate = None if coding == "identity" else zlib.decompressobj(CODINGS[coding])
     parts: list[bytes] = []
     size = 0
@@ -94,6 +98,7 @@ async def _collect(receive: Receive, coding: str, max_bytes: int) -> bytes:
         size += len(part)
         if size > max_bytes:
             raise PayloadTooLarge(f"body of more than {max_bytes} bytes: no more are taken")
+        grow(len(part))
         parts.append(part)
     if inflate is not None and size and not inflate.eof:
         raise MalformedBody(f"body is not whole in content-encoding {coding}")

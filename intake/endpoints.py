@@ -20,6 +20,7 @@ from eventstreams.errors import BadRequest, MalformedBody, RequestError
 from eventstreams.metrics import Metrics
 from intake.body import Disconnected, read_body
 from intake.envelope import Caller
+from intake.in_flight import Reservation
 from intake.json_text import parse, serialise
 from intake.limits import RateLimits
 from intake.outcome import RETRY_AFTER, BatchOutcome
@@ -72,32 +73,41 @@ class EventsEndpoint:
         headers = Headers(scope=scope)
         try:
             events = copy.deepcopy(list(self._options.test_events))
-            response = await self._submit([dict(event) for event in events], scope, headers, 0)
+            with self._intake.in_flight.reserve() as reserved:
+                response = await self._submit([dict(event) for event in events], scope, headers, 0, reserved)
         except RequestError as exc:
             response = refusal(exc)
         await _compressed(response, headers)(scope, receive, send)
 
     async def _take(self, scope: Scope, receive: Receive, headers: Headers) -> Response:
         options = self._options
-        body = await read_body(receive, headers, max_bytes=options.max_body_bytes, timeout=options.body_timeout)
-        if not body or not body.strip():
-            return Response(status_code=400)
-        with self._intake.reserve(len(body)):
+        with self._intake.in_flight.reserve() as reserved:
+            body = await read_body(
+                receive,
+                headers,
+                max_bytes=options.max_body_bytes,
+                timeout=options.body_timeout,
+                grow=reserved.grow,
+            )
+            if not body or not body.strip():
+                return Response(status_code=400)
             value = parse(body)
             if not isinstance(value, (dict, list)):
                 raise MalformedBody("body is no JSON object or array: expected one event or a list of them")
             events = value if isinstance(value, list) else [value] if value else []
             if not events:
                 return Response(status_code=400)
-            return await self._submit(events, scope, headers, len(body))
+            return await self._submit(events, scope, headers, len(body), reserved)
 
-    async def _submit(self, events: Sequence[Any], scope: Scope, headers: Headers, size: int) -> Response:
+    async def _submit(
+        self, events: Sequence[Any], scope: Scope, headers: Headers, size: int, reserved: Reservation
+    ) -> Response:
         query = QueryParams(scope["query_string"])
         caller = self._caller(scope, headers, query)
         self._limits.spend(caller.client_ip, len(events), size)
         dry_run = _flag(query, "validate_only")
         if self._is_hasty(query) and not dry_run:
-            self._intake.submit_later(events, caller, size)
+            self._intake.submit_later(events, caller, reserved)
             return Response(status_code=202)
         return answer(await self._intake.submit(events, caller, dry_run=dry_run), dry_run=dry_run)
 
@@ -147,7 +157,7 @@ def refusal(exc: RequestError) -> Response:
     response = Response(serialise({"invalid": [], "error": [item]}), exc.status, media_type=JSON)
     if exc.retry_after is not None:
         response.headers["retry-after"] = str(max(1, round(exc.retry_after)))
-    if exc.status in (408, 413, 415):
+    if exc.status in (408, 413, 415, 503):
         # What is left of the body is not read.
         response.headers["connection"] = "close"
     return response

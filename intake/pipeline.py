@@ -10,20 +10,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from eventstreams.catalog.streams import StreamCatalog
-from eventstreams.errors import ServiceUnavailable
 from eventstreams.eventlog.base import EventLog
 from eventstreams.metrics import Metrics
 from eventstreams.schemas.validation import Validators
 from intake.counting import Counting
 from intake.envelope import Caller
 from intake.error_events import error_event
+from intake.in_flight import InFlight, Reservation
 from intake.options import IntakeOptions
-from intake.outcome import ACCEPTED, RETRY_AFTER, BatchOutcome, EventOutcome, Kind
+from intake.outcome import ACCEPTED, BatchOutcome, EventOutcome, Kind
 from intake.preparing import Preparation, Prepared
 from intake.spool import Spool
 from intake.storing import Storage
@@ -52,10 +52,7 @@ class Intake:
         self._storage = Storage(log, spool, options)
         self._counting = Counting(metrics, validators, catalog, options)
         self._background: set[asyncio.Task[None]] = set()
-        self._in_flight = 0
-        self._requests = 0
-        self._idle = asyncio.Event()
-        self._draining = False
+        self.in_flight = InFlight(options.max_in_flight_bytes, metrics)
 
     @contextlib.asynccontextmanager
     async def open(self, grace: float) -> AsyncIterator[Intake]:
@@ -65,19 +62,12 @@ class Intake:
         finally:
             await self._finish(grace)
 
-    def check(self) -> None:
-        """Return when requests are taken. Raises: ServiceUnavailable."""
-        if self._draining:
-            raise ServiceUnavailable("this process is stopping: send it again", retry_after=RETRY_AFTER)
-
     async def drain(self, grace: float) -> None:
         """Refuse new requests, and return when those under way are settled, hasty ones too, or after `grace` s."""
-        self._draining = True
+        self.in_flight.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                while self._requests:
-                    self._idle.clear()
-                    await self._idle.wait()
+                await self.in_flight.settled()
                 if self._background:
                     await asyncio.wait(self._background)
 
@@ -93,28 +83,6 @@ class Intake:
                 await asyncio.wait(pending)
                 return
 
-    @contextlib.contextmanager
-    def reserve(self, size: int) -> Iterator[None]:
-        """Count a request and its bytes while the context lasts. Raises: ServiceUnavailable."""
-        self.check()
-        if self._in_flight and self._in_flight + size > self.options.max_in_flight_bytes:
-            raise ServiceUnavailable(
-                f"{self._in_flight} bytes of events wait for the log: more than {self.options.max_in_flight_bytes}"
-                " are not held",
-                retry_after=RETRY_AFTER,
-            )
-        self._in_flight += size
-        self._requests += 1
-        self._metrics.intake_in_flight(self._in_flight)
-        try:
-            yield
-        finally:
-            self._in_flight -= size
-            self._requests -= 1
-            self._metrics.intake_in_flight(self._in_flight)
-            if not self._requests:
-                self._idle.set()
-
     async def submit(self, events: Sequence[Any], caller: Caller, *, dry_run: bool = False) -> BatchOutcome:
         """Return what became of each event, when all is settled: never raises for what an event holds.
 
@@ -126,13 +94,11 @@ class Intake:
             self._tell_error_stream(batch, caller, now)
         return batch
 
-    def submit_later(self, events: Sequence[Any], caller: Caller, size: int) -> None:
-        """Take events in the background; losses are counted and logged. Raises: ServiceUnavailable."""
-        reserved = contextlib.ExitStack()
-        reserved.enter_context(self.reserve(size))
-        self._spawn(self._submit_hasty(events, caller, reserved), "hasty events")
+    def submit_later(self, events: Sequence[Any], caller: Caller, reserved: Reservation) -> None:
+        """Take events in the background, where their room is held on to; losses are counted and logged."""
+        self._spawn(self._submit_hasty(events, caller, reserved.hand_on()), "hasty events")
 
-    async def _submit_hasty(self, events: Sequence[Any], caller: Caller, reserved: contextlib.ExitStack) -> None:
+    async def _submit_hasty(self, events: Sequence[Any], caller: Caller, reserved: Reservation) -> None:
         with reserved:
             lost = len(events)
             try:

@@ -250,7 +250,7 @@ async def test_client_over_its_rate_is_told_when_to_come_back(open_intake: Open)
 
 async def test_memory_for_events_in_flight_is_bounded(open_intake: Open) -> None:
     async with open_intake(IntakeOptions(max_in_flight_bytes=10)) as rig:
-        with rig.intake.reserve(5):
+        with rig.intake.in_flight.reserve(5):
             answer = await rig.post(thing())
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert (await rig.post(thing())).status_code == 201
@@ -403,6 +403,14 @@ async def test_hasty_is_answered_202_before_anything_is_stored(open_intake: Open
 async def test_hasty_without_a_value_waits(open_intake: Open, query: str) -> None:
     async with open_intake() as rig:
         assert (await rig.post(thing(), f"/v1/events?{query}")).status_code == 201
+
+
+async def test_hasty_events_hold_their_room_until_they_are_settled(open_intake: Open) -> None:
+    async with open_intake() as rig:
+        assert [(await rig.post(thing(), "/v1/events?hasty=1")).status_code for _ in range(5)] == [202] * 5
+        await rig.intake.drain(10)
+        assert rig.value("eventstreams_intake_in_flight_bytes") == 0
+        assert len(await rig.events("things")) == 5
 
 
 async def test_lost_hasty_events_are_counted(open_intake: Open) -> None:

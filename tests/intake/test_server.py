@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from eventstreams.addresses import parse_networks
 from eventstreams.server import beside, listen
 from intake.endpoints import EndpointOptions
+from intake.options import IntakeOptions
 from tests.intake.conftest import Open, Rig, thing
 
 RAW = json.dumps(thing()).encode()
@@ -62,3 +63,21 @@ async def test_client_that_goes_in_the_middle_of_its_body_leaves_nothing(open_in
             writer.write(post(RAW)[:-1])
             await writer.drain()
         assert await rig.stored("things") == []
+
+
+async def test_bodies_count_while_they_come(open_intake: Open) -> None:
+    async with open_intake(IntakeOptions(max_in_flight_bytes=1000)) as rig, connected(rig) as (reader, writer):
+        with rig.intake.in_flight.reserve(600):
+            head, _, body = post(json.dumps(thing(name="x" * 500)).encode()).partition(b"\r\n\r\n")
+            writer.write(head + b"\r\n\r\n" + body[:450])
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nretry-after: 1\r\n" in answer
+            assert rig.value("eventstreams_intake_in_flight_bytes") == 600
+
+
+async def test_stopping_intake_refuses_before_the_body_and_closes(open_intake: Open) -> None:
+    async with open_intake() as rig, connected(rig) as (reader, writer):
+        await rig.intake.drain(1.0)
+        writer.write(post(RAW).partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")

@@ -89,6 +89,8 @@ class World:
 
     async def settle(self) -> None:
         self.be("here")
+        # An append that hangs is for nobody to wait for.
+        await self.crash(0)
         async with asyncio.timeout(20):
             while self.store.topics:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
