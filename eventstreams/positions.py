@@ -50,11 +50,19 @@ class Next(NamedTuple):
 class Cursor(Mapping[TopicPartition, Next]):
     """The next offset in each partition of a subscription, in assignment order."""
 
-    __slots__ = ("_next", "cluster")
+    __slots__ = ("_next", "cluster", "partial")
 
-    def __init__(self, entries: Iterable[tuple[TopicPartition, Next]] = (), *, cluster: str | None = None) -> None:
+    def __init__(
+        self,
+        entries: Iterable[tuple[TopicPartition, Next]] = (),
+        *,
+        cluster: str | None = None,
+        partial: bool = False,
+    ) -> None:
         self._next = dict(entries)
         self.cluster = cluster
+        self.partial = partial
+        """Whether the client asked for some of its streams' partitions only: others are not new, but not wanted."""
 
     def __getitem__(self, partition: TopicPartition) -> Next:
         return self._next[partition]
@@ -70,7 +78,7 @@ class Cursor(Mapping[TopicPartition, Next]):
 
     def copy(self) -> Cursor:
         """Return a cursor that moves on its own."""
-        return Cursor(self._next.items(), cluster=self.cluster)
+        return Cursor(self._next.items(), cluster=self.cluster, partial=self.partial)
 
     def advance(self, record: Record) -> None:
         """Move just after `record`: the next offset is one more, and so is the time.
@@ -90,15 +98,18 @@ class Cursor(Mapping[TopicPartition, Next]):
 
     def _segments(self) -> Iterator[bytes]:
         for index, (partition, next_) in enumerate(self._next.items()):
-            yield id_entry(partition, next_, self.cluster if index == 0 else None)
+            first = index == 0
+            yield id_entry(partition, next_, self.cluster if first else None, partial=first and self.partial)
 
 
-def id_entry(partition: TopicPartition, next_: Next, cluster: str | None) -> bytes:
-    """Return one entry of an event id; only the first of an id carries the cluster."""
+def id_entry(partition: TopicPartition, next_: Next, cluster: str | None, *, partial: bool = False) -> bytes:
+    """Return one entry of an event id; only the first of an id carries the cluster, and that the id is partial."""
     entry: dict[str, str | int] = {"topic": partition.topic, "partition": partition.partition}
     if next_.timestamp is not None:
         entry["timestamp"] = next_.timestamp
     entry["offset"] = next_.offset
     if cluster is not None:
         entry["cluster"] = cluster
+    if partial:
+        entry["partial"] = True
     return orjson.dumps(entry)

@@ -88,7 +88,7 @@ class Engine:
         self.pump = Pump(log, self.tail, metrics, self, grace=options.grace, gone_after=options.gone_after)
         self.closing = False
         self._renderer = Renderer(redaction, metrics)
-        self._heads: dict[tuple[TopicPartition, ...], Head] = {}
+        self._heads: dict[tuple[tuple[TopicPartition, ...], bool], Head] = {}
         self._groups: dict[Shape, Group] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._bell: asyncio.Future[None] | None = None
@@ -165,8 +165,9 @@ class Engine:
         self, cursor: Cursor, wire: Wire, form: Form, *, filter_: Filter | None = None, gaps: Sequence[Gap] = ()
     ) -> Subscription:
         """Open a subscription that was prepared, and write its first bytes. Does not fail."""
+        filter_key = filter_.key if filter_ else None
         key = Shape(
-            tuple(cursor), filter_.key if filter_ else None, form.canary, form.json_lines, form.positions, form.chunked
+            *(tuple(cursor), filter_key, form.canary, form.json_lines, form.positions, form.chunked, cursor.partial)
         )
         subscription = Subscription(self, self._group(key, filter_), EventIds(self._with_times(cursor)), wire)
         subscription.start(list(gaps))
@@ -191,9 +192,9 @@ class Engine:
     def enter_head(self, subscription: Subscription, last_id: bytes | None) -> None:
         """Take a subscription that has caught up in, to be written to with its group."""
         group = subscription.group
-        head = self._heads.get(group.shape.partitions)
+        head = self._heads.get(group.shape.head)
         if head is None:
-            head = self._heads[group.shape.partitions] = Head(subscription.ids.copy(), self.tail.next_seq)
+            head = self._heads[group.shape.head] = Head(subscription.ids.copy(), self.tail.next_seq)
         self._raise_head(head)
         if not group.at_head:
             if not group.lagging:
@@ -212,7 +213,7 @@ class Engine:
 
     def head_ids(self, group: Group) -> EventIds:
         """Return a cursor of its own at the head of a group."""
-        return self._heads[group.shape.partitions].ids.copy()
+        return self._heads[group.shape.head].ids.copy()
 
     def leave(self, subscription: Subscription, watched: Sequence[TopicPartition]) -> None:
         """Forget a subscription, and its group and head with the last one."""
@@ -227,11 +228,11 @@ class Engine:
         self._groups.pop(group.shape, None)
         if not self._groups:
             self._emptied.set()
-        head = self._heads.get(group.shape.partitions)
+        head = self._heads.get(group.shape.head)
         if head is not None:
             head.groups.discard(group)
             if not head.groups:
-                del self._heads[group.shape.partitions]
+                del self._heads[group.shape.head]
 
     # -- delivering
 
@@ -279,8 +280,8 @@ class Engine:
             if forget:
                 subscription.begin_anew(partition, start)
             subscription.resume()
-        for partitions in [partitions for partitions in self._heads if partition in partitions]:
-            del self._heads[partitions]
+        for key in [key for key in self._heads if partition in key[0]]:
+            del self._heads[key]
         self._ring()
 
     def gone(self, exc: UnknownTopic, partition: TopicPartition) -> None:
@@ -347,7 +348,7 @@ class Engine:
         now = {topic: tuple(await self.log.partitions(topic)) for topic in {partition.topic for partition in held}}
         self.pump.missing([partition for partition in held if partition not in now[partition.topic]])
         for group in list(self._groups.values()):
-            new = new_partitions(group.shape.partitions, now)
+            new = [] if group.shape.partial else new_partitions(group.shape.partitions, now)
             if new:
                 await self._widen(group, new)
 

@@ -46,6 +46,8 @@ class LastEventId:
 
     entries: Sequence[TopicEntry | PartitionEntry]
     cluster: str | None
+    partial: bool = False
+    """Whether the partitions that it does not name are not wanted."""
 
 
 def parse_last_event_id(text: str) -> LastEventId:
@@ -64,7 +66,8 @@ def parse_last_event_id(text: str) -> LastEventId:
             raise _refused(f"partition {partition} of {topic} in Last-Event-ID: it is named twice", value)
     first = items[0]
     cluster = first.get("cluster") if isinstance(first, dict) else None
-    return LastEventId(entries, cluster if isinstance(cluster, str) else None)
+    partial = isinstance(first, dict) and first.get("partial") is True
+    return LastEventId(entries, cluster if isinstance(cluster, str) else None, partial)
 
 
 def _no_constant(name: str) -> None:

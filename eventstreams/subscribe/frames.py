@@ -46,26 +46,26 @@ def http_chunk(body: bytes) -> bytes:
 class EventIds:
     """The id of the frame just sent, over a fixed list of partitions: only what moved is written anew."""
 
-    __slots__ = ("_heads", "_index", "_segments", "_tails", "cluster", "next", "partitions")
+    __slots__ = ("_heads", "_index", "_segments", "_tails", "cluster", "next", "partial", "partitions")
 
     def __init__(self, cursor: Cursor) -> None:
         self.partitions: tuple[TopicPartition, ...] = tuple(cursor)
         self.cluster = cursor.cluster
+        self.partial = cursor.partial
         self._index = {partition: i for i, partition in enumerate(self.partitions)}
         self.next: list[Next] = list(cursor.values())
         self._heads = [_entry_head(partition) for partition in self.partitions]
         self._tails = [b"}"] * len(self.partitions)
-        if self.partitions and cursor.cluster is not None:
-            self._tails[0] = b',"cluster":' + orjson.dumps(cursor.cluster) + b"}"
-        self._segments = [
-            id_entry(partition, next_, cursor.cluster if i == 0 else None)
-            for i, (partition, next_) in enumerate(cursor.items())
-        ]
+        if self.partitions:
+            cluster = b"" if cursor.cluster is None else b',"cluster":' + orjson.dumps(cursor.cluster)
+            self._tails[0] = cluster + (b',"partial":true}' if cursor.partial else b"}")
+        self._segments = [self._entry(i, next_) for i, next_ in enumerate(self.next)]
 
     def copy(self) -> EventIds:
         """Return ids that move on their own from here."""
         twin = object.__new__(EventIds)
         twin.partitions, twin.cluster, twin._index = self.partitions, self.cluster, self._index
+        twin.partial = self.partial
         twin._heads, twin._tails = self._heads, self._tails
         twin.next, twin._segments = self.next.copy(), self._segments.copy()
         return twin
@@ -81,7 +81,11 @@ class EventIds:
         """Set where a partition goes on, where no record stands between."""
         i = self._index[partition]
         self.next[i] = next_
-        self._segments[i] = id_entry(partition, next_, self.cluster if i == 0 else None)
+        self._segments[i] = self._entry(i, next_)
+
+    def _entry(self, i: int, next_: Next) -> bytes:
+        cluster = self.cluster if i == 0 else None
+        return id_entry(self.partitions[i], next_, cluster, partial=i == 0 and self.partial)
 
     def offset(self, partition: TopicPartition) -> int:
         """Return the next offset of a partition."""
@@ -103,7 +107,7 @@ class EventIds:
 
     def cursor(self) -> Cursor:
         """Return the position as a cursor of its own."""
-        return Cursor(zip(self.partitions, self.next, strict=True), cluster=self.cluster)
+        return Cursor(zip(self.partitions, self.next, strict=True), cluster=self.cluster, partial=self.partial)
 
 
 def _entry_head(partition: TopicPartition) -> bytes:

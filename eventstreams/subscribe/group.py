@@ -32,6 +32,12 @@ class Shape(NamedTuple):
     json_lines: bool
     positions: str
     chunked: bool
+    partial: bool = False
+
+    @property
+    def head(self) -> tuple[tuple[TopicPartition, ...], bool]:
+        """What two subscriptions must have in common to be given the same ids."""
+        return self.partitions, self.partial
 
 
 class Chunk(NamedTuple):

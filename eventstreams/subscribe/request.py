@@ -38,6 +38,9 @@ from eventstreams.subscribe.since import parse_since
 T = TypeVar("T")
 
 JSON_LINES = "application/json"
+NEW_TOPIC_MARGIN = 600_000
+"""Milliseconds before an id's time from which a topic is read that the id does not know."""
+
 POSITIONS = {"": "id", "true": "id", "false": "off", "event": "event"}
 CANARY = {"true": True, "false": False}
 
@@ -143,6 +146,8 @@ async def find_start(request: StreamRequest, log: EventLog, *, resume_skew: floa
             gaps.append(Gap(partition, position.offset, extent.earliest - 1, None if after is None else after - 1))
             positions[partition] = AtOffset(extent.earliest)
     cursor = await log.resolve(positions)
+    wanted = {partition for topic in request.topics for partition in held[topic]}
+    cursor.partial = not wanted <= positions.keys()
     for partition, time in times.items():
         cursor.move(partition, Next(cursor[partition].offset, time))
     return Start(cursor, gaps)
@@ -175,12 +180,27 @@ def _positions(
         positions[partition] = _entry_position(entry, given.cluster if given else None, cluster, resume_skew)
         if entry.timestamp is not None and entry.timestamp > 0:
             times[partition] = entry.timestamp
-    if given is not None and given.cluster == cluster:
-        # An id of ours names all partitions that there were: those it does not name are new since.
-        for topic in request.topics:
-            for partition in held[topic]:
-                positions.setdefault(partition, Edge.EARLIEST)
+    if given is not None and given.cluster is not None and not given.partial:
+        _add_new(positions, request.topics, held, min(times.values(), default=None))
     return positions, times
+
+
+def _add_new(
+    positions: dict[TopicPartition, Position],
+    topics: Sequence[str],
+    held: Mapping[str, Sequence[TopicPartition]],
+    oldest: int | None,
+) -> None:
+    """Add what an id of ours does not name, though it named all partitions that there were.
+
+    New partitions of a topic that it names begin at their earliest. A topic that it does not name at all was added to
+    the stream, or its stream to the request: from the time of the id, not from weeks ago.
+    """
+    known = {partition.topic for partition in positions}
+    since = Edge.EARLIEST if oldest is None else AtTime(max(0, oldest - NEW_TOPIC_MARGIN))
+    for topic in topics:
+        for partition in held[topic]:
+            positions.setdefault(partition, Edge.EARLIEST if topic in known else since)
 
 
 def _entry_position(entry: PartitionEntry, theirs: str | None, ours: str, resume_skew: float) -> Position:

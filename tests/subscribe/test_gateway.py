@@ -222,6 +222,40 @@ async def test_other_routes(gateway: Running, method: str, path: str, status: in
     assert (await gateway.http.request(method, path)).status_code == status
 
 
+async def test_id_that_names_some_partitions_keeps_to_them_over_reconnects(gateway: Running) -> None:
+    await add(gateway.log, "a", 1000, 2000)
+    await add(gateway.log, "b", 1000)
+    await add(gateway.log, "q", 1000)
+    some = '[{"topic":"a","partition":0,"offset":0}]'
+    path = "/v2/stream/edits,quiet"
+    reply = await subscribe(gateway, path, 1, **{"Last-Event-ID": some})
+    assert json.loads(reply.last_id)[0]["partial"] is True
+    reply = await subscribe(gateway, path, 1, **{"Last-Event-ID": reply.last_id})
+    await add(gateway.log, "b", 3000)
+    await add(gateway.log, "a", 3000)
+    reply = await subscribe(gateway, path, 1, **{"Last-Event-ID": reply.last_id})
+    assert [(event["meta"]["topic"], event["ts"]) for event in reply.events] == [("a", 3000)]
+
+
+async def test_whole_and_partial_subscriptions_to_the_same_partitions_keep_their_own_ids(gateway: Running) -> None:
+    await add(gateway.log, "q", 1000)
+    named = {"Last-Event-ID": '[{"topic":"q","partition":0,"offset":0}]'}
+    partial, whole = await asyncio.gather(
+        subscribe(gateway, "/v2/stream/edits,quiet", 1, **named), subscribe(gateway, "/v2/stream/quiet", 1, **named)
+    )
+    assert "partial" in json.loads(partial.last_id)[0]
+    assert "partial" not in json.loads(whole.last_id)[0]
+
+
+async def test_stream_added_to_a_request_begins_about_when_its_id_was_made(gateway: Running) -> None:
+    day = 86_400_000
+    await add(gateway.log, "q", 100 * day)
+    await add(gateway.log, "a", *(n * day for n in range(1, 100)), 100 * day - 1, 100 * day + 1)
+    reply = await subscribe(gateway, "/v2/stream/quiet?since=0", 1)
+    reply = await subscribe(gateway, "/v2/stream/quiet,edits", 2, **{"Last-Event-ID": reply.last_id})
+    assert [event["ts"] for event in reply.events] == [100 * day - 1, 100 * day + 1]
+
+
 # -- admission
 
 
