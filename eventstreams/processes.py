@@ -210,7 +210,13 @@ async def _gateway_app(settings: Settings, services: Services) -> AsyncIterator[
         send_timeout=given.send_timeout,
     )
     redaction = _redaction(given)
-    async with Engine(services.log, options, services.metrics, redaction=redaction).open() as engine:
+
+    def topics(stream: str) -> Sequence[str]:
+        config = services.catalog.public(stream)
+        return config.topics if config else ()
+
+    engine = Engine(services.log, options, services.metrics, redaction=redaction, topics=topics)
+    async with engine.open():
 
         async def drain() -> None:
             admission.draining = True

@@ -114,7 +114,9 @@ class StreamEndpoint:
         wire = DirectWire(chunked=handover.chunked)
         handover.take(wire)
         form = replace(wanted.form, chunked=handover.chunked)
-        subscription = self._engine.begin(start.cursor, wire, form, filter_=wanted.filter, gaps=start.gaps)
+        subscription = self._engine.begin(
+            start.cursor, wire, form, filter_=wanted.filter, gaps=start.gaps, streams=start.streams
+        )
         held.callback(subscription.close)
         ours = held.pop_all()
 
@@ -131,7 +133,7 @@ class StreamEndpoint:
         wire = AsgiWire()
         try:
             subscription = await self._engine.subscribe(
-                start.cursor, wire, wanted.form, filter_=wanted.filter, gaps=start.gaps
+                start.cursor, wire, wanted.form, filter_=wanted.filter, gaps=start.gaps, streams=start.streams
             )
             wire.on_lost = subscription.close
             response = EventSourceResponse(

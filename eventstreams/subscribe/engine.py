@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -21,8 +20,10 @@ from eventstreams.metrics import Metrics
 from eventstreams.positions import Cursor, Next
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe.blocks import BlockCache
+from eventstreams.subscribe.drain import retry_slots, say_goodbye
 from eventstreams.subscribe.frames import EventIds, Gap
 from eventstreams.subscribe.group import Chunk, Group, Head, Shape
+from eventstreams.subscribe.growth import Growth, Topics, no_topics
 from eventstreams.subscribe.pump import Pump
 from eventstreams.subscribe.redaction import Redaction
 from eventstreams.subscribe.rendering import Item, Renderer
@@ -69,15 +70,18 @@ GATHER_FROM = 0.001
 GATHER_FACTOR = 2.0
 """Gathering lasts this many deliveries: a third of the time then goes into fixed costs, whatever the load."""
 
-DRAIN_PER_CLIENT = 0.0002
-"""Seconds between two endings in a drain: 10,000 clients in two seconds."""
-
 
 class Engine:
     """Serves subscriptions from one event log."""
 
     def __init__(
-        self, log: EventLog, options: EngineOptions, metrics: Metrics, *, redaction: Redaction | None = None
+        self,
+        log: EventLog,
+        options: EngineOptions,
+        metrics: Metrics,
+        *,
+        redaction: Redaction | None = None,
+        topics: Topics = no_topics,
     ) -> None:
         self.log = log
         self.options = options
@@ -87,6 +91,8 @@ class Engine:
         self.replay = Replay(self.blocks, self.tail, options.step_cache_bytes)
         self.pump = Pump(log, self.tail, metrics, self, grace=options.grace, gone_after=options.gone_after)
         self.closing = False
+        self.growth = Growth(self, topics)
+        self._retries: Iterator[int] | None = None
         self._renderer = Renderer(redaction, metrics)
         self._heads: dict[tuple[tuple[TopicPartition, ...], bool], Head] = {}
         self._groups: dict[Shape, Group] = {}
@@ -115,7 +121,7 @@ class Engine:
                 await self.blocks.aclose()
 
     def _jobs(self) -> list[tuple[str, Coroutine[None, None, None]]]:
-        return [("pump", self.pump.run()), ("heartbeats", self._tick()), ("partitions", self._refresh())]
+        return [("pump", self.pump.run()), ("heartbeats", self._tick()), ("partitions", self.growth.run())]
 
     def spawn(self, job: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run a subscription's task; it ends with the engine at the latest."""
@@ -134,6 +140,10 @@ class Engine:
             bell, self._bell = self._bell, None
             bell.set_result(None)
 
+    def groups(self) -> list[Group]:
+        """Return all groups."""
+        return list(self._groups.values())
+
     def subscriptions(self) -> list[Subscription]:
         """Return all that are open."""
         return [member for group in self._groups.values() for member in group.members]
@@ -141,14 +151,23 @@ class Engine:
     # -- coming and going
 
     async def subscribe(
-        self, cursor: Cursor, wire: Wire, form: Form, *, filter_: Filter | None = None, gaps: Sequence[Gap] = ()
+        self,
+        cursor: Cursor,
+        wire: Wire,
+        form: Form,
+        *,
+        filter_: Filter | None = None,
+        gaps: Sequence[Gap] = (),
+        streams: tuple[str, ...] = (),
     ) -> Subscription:
         """Open a subscription at `cursor` on `wire` and write its first bytes.
+
+        `streams`: those whose partitions these are; unless the cursor is partial it goes on over new ones too.
 
         Raises: UnknownTopic, LogUnavailable.
         """
         await self.prepare(cursor)
-        return self.begin(cursor, wire, form, filter_=filter_, gaps=gaps)
+        return self.begin(cursor, wire, form, filter_=filter_, gaps=gaps, streams=streams)
 
     async def prepare(self, cursor: Cursor) -> None:
         """Do what may fail before a subscription; then `begin` or `release` has to follow.
@@ -162,18 +181,35 @@ class Engine:
         self.pump.unwatch(tuple(cursor))
 
     def begin(
-        self, cursor: Cursor, wire: Wire, form: Form, *, filter_: Filter | None = None, gaps: Sequence[Gap] = ()
+        self,
+        cursor: Cursor,
+        wire: Wire,
+        form: Form,
+        *,
+        filter_: Filter | None = None,
+        gaps: Sequence[Gap] = (),
+        streams: tuple[str, ...] = (),
     ) -> Subscription:
-        """Open a subscription that was prepared, and write its first bytes. Does not fail."""
-        filter_key = filter_.key if filter_ else None
+        """Open a subscription that was prepared, and write its first bytes; see `subscribe`. Does not fail."""
         key = Shape(
-            *(tuple(cursor), filter_key, form.canary, form.json_lines, form.positions, form.chunked, cursor.partial)
+            tuple(cursor),
+            filter_.key if filter_ else None,
+            form.canary,
+            form.json_lines,
+            form.positions,
+            form.chunked,
+            cursor.partial,
+            streams,
         )
-        subscription = Subscription(self, self._group(key, filter_), EventIds(self._with_times(cursor)), wire)
+        subscription = Subscription(self, self.group(key, filter_), EventIds(self._with_times(cursor)), wire)
         subscription.start(list(gaps))
+        if self._retries is not None:
+            # It was let in just before the drain began.
+            subscription.say_goodbye(next(self._retries))
         return subscription
 
-    def _group(self, shape: Shape, filter_: Filter | None) -> Group:
+    def group(self, shape: Shape, filter_: Filter | None) -> Group:
+        """Return the group of this shape; made where there is none."""
         group = self._groups.get(shape)
         if group is None:
             group = self._groups[shape] = Group(shape, filter_, self._renderer)
@@ -219,10 +255,11 @@ class Engine:
         """Forget a subscription, and its group and head with the last one."""
         group = subscription.group
         group.members.discard(subscription)
-        self._drop_if_empty(group)
+        self.drop_if_empty(group)
         self.pump.unwatch(watched)
 
-    def _drop_if_empty(self, group: Group) -> None:
+    def drop_if_empty(self, group: Group) -> None:
+        """Forget a group without members, and its head with the last one."""
         if group.members:
             return
         self._groups.pop(group.shape, None)
@@ -330,76 +367,15 @@ class Engine:
             return {"message": exc.message, "code": exc.errno, "errno": exc.errno, "origin": "local"}
         return {"message": exc.message, "code": exc.code, "origin": "eventstreams"}
 
-    async def _refresh(self) -> None:
-        """Take up partitions that were added to the topics of open subscriptions."""
-        while True:
-            await asyncio.sleep(self.options.partition_refresh)
-            try:
-                await self.refresh_partitions()
-            except EventStreamsError as exc:
-                logger.warning("looking for new partitions failed: %s", exc)
-
-    async def refresh_partitions(self) -> None:
-        """Look for new and missing partitions now.
-
-        Who subscribes to all of a topic goes on over the new ones too, from their earliest.
-        """
-        held = {partition for shape in self._groups for partition in shape.partitions}
-        now = {topic: tuple(await self.log.partitions(topic)) for topic in {partition.topic for partition in held}}
-        self.pump.missing([partition for partition in held if partition not in now[partition.topic]])
-        for group in list(self._groups.values()):
-            new = [] if group.shape.partial else new_partitions(group.shape.partitions, now)
-            if new:
-                await self._widen(group, new)
-
-    async def _widen(self, group: Group, new: Sequence[TopicPartition]) -> None:
-        shape = group.shape._replace(partitions=group.shape.partitions + tuple(new))
-        extents = await self.log.extents(new)
-        for subscription in list(group.members):
-            await self.pump.watch(new)
-            if subscription not in group.members:
-                # Its client went meanwhile, and what it had is given back already.
-                self.pump.unwatch(new)
-                continue
-            cursor = subscription.position().cursor()
-            for partition in new:
-                cursor.move(partition, Next(extents[partition].earliest))
-            subscription.move_to(self._group(shape, group.filter), EventIds(cursor))
-        self._drop_if_empty(group)
-
     # -- the end
 
     async def drain(self, window: float) -> None:
         """End every subscription cleanly within `window` seconds, each with its own time to come back."""
-        deadline = asyncio.get_running_loop().time() + window
         self._emptied.clear()
         open_ones = self.subscriptions()
-        random.shuffle(open_ones)
-        pace = min(DRAIN_PER_CLIENT, 0.5 * window / max(1, len(open_ones)))
-        for number, subscription in enumerate(open_ones):
-            subscription.say_goodbye(random.randint(1000, 1000 + int(window * 1000)))
-            if number % 100 == 99:
-                await asyncio.sleep(100 * pace)
-        try:
-            async with asyncio.timeout_at(deadline):
-                if self._groups:
-                    await self._emptied.wait()
-        except TimeoutError:
-            logger.warning("a drain dropped %s streams that took nothing more", len(self.subscriptions()))
-        for subscription in self.subscriptions():
-            subscription.abort()
+        self._retries = retry_slots(len(open_ones), window)
+        await say_goodbye(open_ones, self._retries, window, self._wait_until_empty)
 
-
-def new_partitions(held: Sequence[TopicPartition], now: Mapping[str, Sequence[TopicPartition]]) -> list[TopicPartition]:
-    """Return what a subscription to `held` is to be given beside, of the partitions that there are now.
-
-    One over fewer partitions than a topic has had (its Last-Event-ID named some) is left as it is; of one over the
-    first n, those from n on are new.
-    """
-    new: list[TopicPartition] = []
-    for topic in dict.fromkeys(p.topic for p in held):
-        numbers = {p.partition for p in held if p.topic == topic}
-        if numbers != set(range(len(numbers))):
-            return []
-        new += [p for p in now[topic] if p.partition >= len(numbers)]
-    return new
+    async def _wait_until_empty(self) -> None:
+        if self._groups:
+            await self._emptied.wait()

@@ -138,6 +138,11 @@ class Gap:
         self.after = after
         self.before = before
 
+    @property
+    def offsets(self) -> int:
+        """How many there are; 0 where that is not known."""
+        return 0 if self.last is None else self.last - self.first + 1
+
     def body(self) -> dict[str, object]:
         """Return the gap as JSON: offsets inclusive, times in ms where known."""
         return {

@@ -33,6 +33,8 @@ class Shape(NamedTuple):
     positions: str
     chunked: bool
     partial: bool = False
+    streams: tuple[str, ...] = ()
+    """Whose partitions these are: unless they are partial the subscription grows with these streams."""
 
     @property
     def head(self) -> tuple[tuple[TopicPartition, ...], bool]:

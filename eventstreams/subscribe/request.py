@@ -18,7 +18,7 @@ from eventstreams.errors import (
     TopicNotAvailable,
     UnknownStream,
 )
-from eventstreams.eventlog.base import EventLog
+from eventstreams.eventlog.base import EventLog, Extent
 from eventstreams.filters.compile import Filter, compile_filters
 from eventstreams.positions import AtOffset, AtTime, Cursor, Edge, Next, Position
 from eventstreams.records import TopicPartition
@@ -33,14 +33,12 @@ from eventstreams.subscribe.event_id import (
     parse_last_event_id,
 )
 from eventstreams.subscribe.frames import Gap
+from eventstreams.subscribe.growth import first_position
 from eventstreams.subscribe.since import parse_since
 
 T = TypeVar("T")
 
 JSON_LINES = "application/json"
-NEW_TOPIC_MARGIN = 600_000
-"""Milliseconds before an id's time from which a topic is read that the id does not know."""
-
 POSITIONS = {"": "id", "true": "id", "false": "off", "event": "event"}
 CANARY = {"true": True, "false": False}
 
@@ -56,6 +54,8 @@ class StreamRequest:
     last_event_id: LastEventId | None
     form: Form
     filter: Filter | None = None
+    streams: tuple[str, ...] = ()
+    """The names of the streams, none twice; of an alias its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,8 @@ class Start:
 
     cursor: Cursor
     gaps: Sequence[Gap]
+    streams: tuple[str, ...] = ()
+    """The names of the streams that these partitions are of."""
 
 
 def read_request(request: Request, streams: str, catalog: StreamCatalog, *, canaries: bool = True) -> StreamRequest:
@@ -93,6 +95,7 @@ def read_request(request: Request, streams: str, catalog: StreamCatalog, *, cana
         last_event_id=parse_last_event_id(", ".join(header)) if header else None,
         form=form,
         filter=compile_filters(filters) if filters else None,
+        streams=tuple(dict.fromkeys(config.name for config in configs)),
     )
 
 
@@ -132,25 +135,47 @@ async def find_start(request: StreamRequest, log: EventLog, *, resume_skew: floa
         )
     positions, times = _positions(request, held, existing, log.cluster, resume_skew)
     extents = await log.extents(positions)
+    ours = request.last_event_id is not None and request.last_event_id.cluster == log.cluster
     gaps: list[Gap] = []
-    for partition, position in positions.items():
-        extent = extents[partition]
-        if isinstance(position, AtOffset) and position.offset <= OFFSET_TAIL:
-            position = positions[partition] = AtOffset(max(extent.earliest, extent.end + position.offset - OFFSET_TAIL))
-        if isinstance(position, AtOffset) and position.offset > extent.end:
-            # The log was made anew, or the offset is another's: its time tells more than its number.
+    for partition, position in list(positions.items()):
+        if isinstance(position, AtOffset):
             time = times.get(partition)
-            positions[partition] = Edge.LATEST if time is None else AtTime(time)
-        elif isinstance(position, AtOffset) and position.offset < extent.earliest:
-            after = times.get(partition)
-            gaps.append(Gap(partition, position.offset, extent.earliest - 1, None if after is None else after - 1))
-            positions[partition] = AtOffset(extent.earliest)
+            positions[partition], gap = _within(extents[partition], partition, position.offset, time)
+            if gap is not None:
+                gaps.append(gap)
+            if gap is not None and gap.last is None:
+                positions[partition] = _anew(time, ours=ours, resume_skew=resume_skew)
     cursor = await log.resolve(positions)
     wanted = {partition for topic in request.topics for partition in held[topic]}
     cursor.partial = not wanted <= positions.keys()
     for partition, time in times.items():
         cursor.move(partition, Next(cursor[partition].offset, time))
-    return Start(cursor, gaps)
+    return Start(cursor, gaps, request.streams)
+
+
+def _within(extent: Extent, partition: TopicPartition, offset: int, time: int | None) -> tuple[AtOffset, Gap | None]:
+    """Return where an offset lies in what the log holds, and what is missing before that.
+
+    `last` of the gap is None for an offset beyond the end: the log was made anew, or the offset is another's.
+    """
+    after = None if time is None else time - 1
+    if offset <= OFFSET_TAIL:
+        return AtOffset(max(extent.earliest, extent.end + offset - OFFSET_TAIL)), None
+    if offset > extent.end:
+        return AtOffset(offset), Gap(partition, offset, None, after)
+    if offset < extent.earliest:
+        return AtOffset(extent.earliest), Gap(partition, offset, extent.earliest - 1, after)
+    return AtOffset(offset), None
+
+
+def _anew(time: int | None, *, ours: bool, resume_skew: float) -> Position:
+    """Return where a log that was made anew is begun: its records are other ones, by other numbers.
+
+    By time, as on another cluster; without one a client of ours has seen nothing of it, and of others nothing is known.
+    """
+    if time is not None:
+        return AtTime(max(0, time - 1 - int(resume_skew * 1000)))
+    return Edge.EARLIEST if ours else Edge.LATEST
 
 
 def _positions(
@@ -191,16 +216,11 @@ def _add_new(
     held: Mapping[str, Sequence[TopicPartition]],
     oldest: int | None,
 ) -> None:
-    """Add what an id of ours does not name, though it named all partitions that there were.
-
-    New partitions of a topic that it names begin at their earliest. A topic that it does not name at all was added to
-    the stream, or its stream to the request: from the time of the id, not from weeks ago.
-    """
+    """Add what an id of ours does not name, though it named all partitions that there were; see `first_position`."""
     known = {partition.topic for partition in positions}
-    since = Edge.EARLIEST if oldest is None else AtTime(max(0, oldest - NEW_TOPIC_MARGIN))
     for topic in topics:
         for partition in held[topic]:
-            positions.setdefault(partition, Edge.EARLIEST if topic in known else since)
+            positions.setdefault(partition, first_position(partition, known, oldest))
 
 
 def _entry_position(entry: PartitionEntry, theirs: str | None, ours: str, resume_skew: float) -> Position:

@@ -41,6 +41,7 @@ class Subscription:
     __slots__ = (
         "_chunk_no",
         "_closed",
+        "_ended",
         "_engine",
         "_follows",
         "_last_chunk",
@@ -65,12 +66,15 @@ class Subscription:
         self._last_chunk: Chunk | None = None
         self._last_id: bytes | None = None
         self._last_write = 0.0
+        self._ended = False
         self._closed = False
         group.members.add(self)
 
     def start(self, gaps: list[Gap]) -> None:
         """Write the first bytes and go on from the starting cursor."""
         shape = self.group.shape
+        for gap in gaps:
+            self._engine.metrics.gap(gap.offsets)
         if shape.json_lines:
             body = frames.FIRST_BYTES_JSON
         else:
@@ -82,8 +86,8 @@ class Subscription:
         self.resume()
 
     def resume(self) -> None:
-        """Go on reading: at once at the head where that is possible, else in a task of its own."""
-        if self._closed or self._task is not None:
+        """Go on reading in a task of its own, until the head is reached."""
+        if self._closed or self._ended or self._task is not None:
             return
         self._task = self._engine.spawn(self._run())
 
@@ -257,7 +261,7 @@ class Subscription:
                 raise
             await self._wait(None, LOG_RETRY)
             return
-        if self._closed or self._wire.closed or self.ids is not before:
+        if self._over or self.ids is not before:
             return
         self.ids = step.ids
         if step.body:
@@ -279,7 +283,6 @@ class Subscription:
         ids = self.ids.copy()
         ids.move(partition, Next(exc.earliest, here.timestamp))
         self.ids = ids
-        self._engine.metrics.gap(exc.earliest - here.offset)
         after = None if here.timestamp is None else here.timestamp - 1
         self._tell(Gap(partition, here.offset, exc.earliest - 1, after=after))
 
@@ -293,6 +296,7 @@ class Subscription:
         self._tell(Gap(partition, here.offset, None, after=None if here.timestamp is None else here.timestamp - 1))
 
     def _tell(self, gap: Gap) -> None:
+        self._engine.metrics.gap(gap.offsets)
         if not self.group.shape.json_lines:
             self._last_id = self.ids.id()
             self._write(frames.named_frame(b"gap", self._last_id, frames.gap_body([gap])))
@@ -314,6 +318,15 @@ class Subscription:
 
     # -- ending
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has left the engine."""
+        return self._closed
+
+    @property
+    def _over(self) -> bool:
+        return self._closed or self._ended or self._wire.closed
+
     def position(self) -> EventIds:
         """Return the cursor after what was written so far."""
         if self._follows and self._last_chunk is not None:
@@ -330,6 +343,8 @@ class Subscription:
 
     def fail(self, exc: EventStreamsError) -> None:
         """Say why the stream ends, and end it."""
+        if self._over:
+            return
         body = self._engine.error_body(exc)
         if self.group.shape.json_lines:
             self.end(orjson.dumps(body) + b"\n")
@@ -338,11 +353,13 @@ class Subscription:
         self._engine.metrics.client_dropped(exc.code)
 
     def end(self, last: bytes = b"") -> None:
-        """Write the last bytes and end the response cleanly."""
-        if self._closed or self._wire.closed:
+        """Write the last bytes and end the response cleanly: nothing comes after them."""
+        if self._over:
             return
+        self.detach()
         if last:
             self._write(last)
+        self._ended = True
         self._cancel()
         self._wire.finish()
 

@@ -55,7 +55,7 @@ class AsgiWire:
 
     def write(self, chunk: bytes) -> bool:
         """Take a chunk. Always False: the response takes it in its own time, and `drained` tells when."""
-        if self.closed:
+        if self.closed or self._ended:
             return False
         self._chunk = chunk if self._chunk is None else self._chunk + chunk
         self._taken.clear()

@@ -15,7 +15,7 @@ from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.metrics import Metrics
 from eventstreams.positions import Cursor, Edge, Next
 from eventstreams.records import NewRecord, TopicPartition
-from eventstreams.subscribe.engine import Engine, EngineOptions, Form, new_partitions
+from eventstreams.subscribe.engine import Engine, EngineOptions, Form
 from eventstreams.subscribe.subscription import Subscription
 from eventstreams.subscribe.wire import AsgiWire
 
@@ -230,34 +230,17 @@ async def test_large_integers_go_out_as_doubles() -> None:
         client.close()
 
 
-async def test_added_partitions_are_taken_up_from_their_beginning() -> None:
-    async with running() as (log, engine):
-        client = await Client().connect(engine, await earliest(log))
-        await log.create_topic("b", 3)
-        await log.append([NewRecord("b", b'{"n":%d}' % n, b"%d" % n) for n in range(9)])
-        await engine.refresh_partitions()
-        await client.read(9)
-        assert sorted(event["n"] for event in client.events) == list(range(9))
-        client.close()
-
-
 @pytest.mark.parametrize("steps", range(1, 40, 3))
 async def test_client_that_goes_while_its_stream_grows_leaves_nothing_behind(steps: int) -> None:
     async with running() as (log, engine):
         client = await Client().connect(engine, await earliest(log))
         await log.create_topic("b", 3)
-        growing = asyncio.create_task(engine.refresh_partitions())
+        growing = asyncio.create_task(engine.growth.refresh())
         for _ in range(steps):
             await asyncio.sleep(0)
         client.close()
         await growing
         assert engine.subscriptions() == []
-
-
-def test_subscription_to_some_partitions_is_left_as_it_is() -> None:
-    now = {"a": [TopicPartition("a", n) for n in range(4)]}
-    assert new_partitions([TopicPartition("a", 1)], now) == []
-    assert new_partitions([TopicPartition("a", 1), TopicPartition("a", 0)], now) == now["a"][2:]
 
 
 async def test_drain_ends_each_stream_with_a_final_id_and_a_time_to_come_back() -> None:
