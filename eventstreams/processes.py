@@ -78,10 +78,21 @@ async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = No
             contextlib.closing(sockets.admin if sockets else admin_listener(settings, GATEWAY_ADMIN_PORT))
         )
         services = await stack.enter_async_context(open_services(settings, writable=False))
+        _check_streams(settings, services)
         await stack.enter_async_context(_admin(services, admin))
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
         ready(url_of(listener))
         await DrainingServer(uvicorn_config(app), drain).serve([listener])
+
+
+def _check_streams(settings: Settings, services: Services) -> None:
+    """Refuse to start a gateway that has nothing to serve; a later reading may have nothing left."""
+    if not services.catalog.public_names():
+        allowed = "" if settings.allowed_streams is None else f", allowed_streams is {settings.allowed_streams}"
+        raise ConfigurationError(
+            f"stream configuration {settings.streams}: expected streams with topics for the gateway, found none in"
+            f" {len(services.catalog.all())}{allowed}"
+        )
 
 
 async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:

@@ -74,6 +74,7 @@ async def test_dev_streams_live_and_old_events_and_stops_with_a_last_id(tmp_path
     [
         (["--set", "log=redis://x"], "log 'redis://x': expected embedded:PATH"),
         (["--set", "log=embedded::memory:", "--set", "streams=nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["--set", "log=embedded::memory:", "--set", "allowed_streams=nope"], "for the gateway, found none in"),
         (["--config", "nowhere.yaml"], "settings file nowhere.yaml cannot be read"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ class CatalogOptions:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Settings by stream name, laid under; streams that are only here are added."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Settings by stream name, laid over the streams that there are."""
+    """Settings by stream name, laid over; streams that are only here are added."""
     allowed: Sequence[str] | None = None
     """The streams that the gateway serves; None is all."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -87,8 +87,10 @@ def check(sources: str | Sequence[str], options: CatalogOptions) -> tuple[Sequen
         entries |= _entries(document, options)
     if not entries and not options.defaults:
         raise ConfigurationError(f"stream configuration {', '.join(named)}: expected streams by name, found none")
-    for name, settings in options.defaults.items():
-        entries.setdefault(name, _Entry(Document("stream_defaults", "", None), (), settings))
+    for origin, layer in (("stream_defaults", options.defaults), ("stream_overrides", options.overrides)):
+        for name, settings in layer.items():
+            over = options.overrides.get(name, {})
+            entries.setdefault(name, _Entry(Document(origin, "", None), (), lay_over(settings, over)))
     found: dict[str, StreamConfig] = {}
     problems: list[Problem] = []
     for name, entry in entries.items():
@@ -99,11 +101,14 @@ def check(sources: str | Sequence[str], options: CatalogOptions) -> tuple[Sequen
         problems += wrong
         if not wrong:
             found[name] = _stream(name, entry.settings, options)
-    for stream in list(found.values()):
-        for alias in _names(stream.settings.get("stream_aliases")):
+    return [*found.values(), *_aliases(found.values())], problems
+
+
+def _aliases(streams: Iterable[StreamConfig]) -> Iterator[StreamConfig]:
+    for stream in streams:
+        for alias in () if stream.is_pattern else _names(stream.settings.get("stream_aliases")):
             note = f"{stream.description}\n\n(NOTE: This stream is an alias of {stream.name})"
-            found[alias] = replace(stream, name=alias, description=note, alias_of=stream.name)
-    return list(found.values()), problems
+            yield replace(stream, name=alias, description=note, alias_of=stream.name)
 
 
 def _entries(document: Document, options: CatalogOptions) -> dict[str, _Entry]:
@@ -140,14 +145,18 @@ def _streams_of(document: Document, object_path: str | None) -> tuple[Any, tuple
     if object_path is not None:
         steps = tuple(object_path.split("."))
         for step in steps:
-            content = content.get(step) if isinstance(content, dict) else None
+            content = _at(content, step)
         return content, steps, {}
     if isinstance(content, dict) and PHP_STREAMS in content:
-        settings = content.get(PHP_DEFAULTS) or {}
-        return content[PHP_STREAMS].get(PHP_WIKI), (PHP_STREAMS, PHP_WIKI), settings.get(PHP_WIKI, {})
+        streams, defaults = (_at(content.get(name), PHP_WIKI) for name in (PHP_STREAMS, PHP_DEFAULTS))
+        return streams, (PHP_STREAMS, PHP_WIKI), defaults if isinstance(defaults, dict) else {}
     if isinstance(content, dict) and isinstance(content.get("streams"), (dict, list)):
         return content["streams"], ("streams",), {}
     return content, (), {}
+
+
+def _at(content: Any, step: str) -> Any:
+    return content.get(step) if isinstance(content, dict) else None
 
 
 def _is_error(value: Any) -> bool:
@@ -225,6 +234,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_aliases(value: Any) -> bool:
+    return _is_names(_names(value)) and all(map(NAME.fullmatch, _names(value)))
+
+
 def _is_texts_by_name(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(item, str) for pair in value.items() for item in pair)
 
@@ -241,7 +254,7 @@ CHECKS: Mapping[str, tuple[Any, str]] = {
     "topics": (_is_topics, "a list of topic names"),
     "topics_allowed": (_is_topics, "a list of topic names"),
     "topic_prefixes": (_is_names, "a list of texts or null"),
-    "stream_aliases": (lambda value: _is_text(value) or _is_names(value), "a name or a list of names"),
+    "stream_aliases": (_is_aliases, "a name or a list of names"),
     "description": (_is_text, "a text"),
     "schema_title": (_is_text, "a schema's title"),
     "message_key_fields": (_is_texts_by_name, "paths of fields by name"),

@@ -39,7 +39,12 @@ async def _refresh(
 ) -> None:
     while ttl:
         await asyncio.sleep(ttl)
-        await refresh(catalog, sources, options, metrics)
+        try:
+            await refresh(catalog, sources, options, metrics)
+        except Exception:
+            # The outermost loop: whatever a document holds, the next reading comes.
+            metrics.catalog_refreshed(ok=False)
+            logger.exception("stream configuration was not refreshed")
 
 
 async def refresh(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -51,18 +51,24 @@ class StreamCatalog:
     def __init__(self, streams: Sequence[StreamConfig]) -> None:
         self.version = 0
         """Rises with each swap."""
+        self.watchers: list[Callable[[], None]] = []
+        """Called after each swap."""
         self._take(streams)
 
     def _take(self, streams: Sequence[StreamConfig]) -> None:
-        self._streams = {stream.name: stream for stream in streams}
-        public = sorted(stream.name for stream in streams if stream.is_public and not stream.is_pattern)
-        self._public = {name: self._streams[name] for name in public}
-        self._patterns = [(re.compile(s.name[1:-1]), s) for s in streams if s.is_pattern]
+        self._all = list(streams)
+        self._streams = {stream.name: stream for stream in streams if stream.alias_of is None}
+        # Aliases come last: one goes before a stream of its name, at the gateway.
+        public = {stream.name: stream for stream in streams if stream.is_public and not stream.is_pattern}
+        self._public = dict(sorted(public.items()))
+        self._patterns = [(re.compile(s.name[1:-1]), s) for s in streams if s.is_pattern and s.alias_of is None]
 
     def swap(self, streams: Sequence[StreamConfig]) -> None:
         """Replace all streams."""
         self._take(streams)
         self.version += 1
+        for watcher in self.watchers:
+            watcher()
 
     def public(self, name: str) -> StreamConfig | None:
         """Return the stream of this exact name or alias."""
@@ -75,10 +81,10 @@ class StreamCatalog:
     def find(self, name: str) -> StreamConfig | None:
         """Return the stream that an event may name: the exact one, else the first whose pattern matches; no alias."""
         exact = self._streams.get(name)
-        if exact is not None and exact.alias_of is None and not exact.is_pattern:
+        if exact is not None and not exact.is_pattern:
             return exact
         return next((stream for pattern, stream in self._patterns if pattern.search(name)), None)
 
     def all(self) -> Sequence[StreamConfig]:
         """Return all streams, aliases and patterns too."""
-        return list(self._streams.values())
+        return list(self._all)

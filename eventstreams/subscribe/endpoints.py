@@ -6,6 +6,7 @@ Before the first byte an error is a status, after it a frame.
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -17,16 +18,20 @@ from starlette.types import Receive, Scope, Send
 
 from eventstreams.addresses import Networks
 from eventstreams.catalog.streams import StreamCatalog
-from eventstreams.errors import LogUnavailable, ServiceUnavailable, TooManyConnections
+from eventstreams.errors import LogUnavailable, ServiceUnavailable, TooManyConnections, UnknownStream
 from eventstreams.subscribe.admission import Admission
 from eventstreams.subscribe.client import AddressMode, client_address, refusal
 from eventstreams.subscribe.engine import Engine, Form
 from eventstreams.subscribe.handover import EXTENSION, DirectWire, Handover
-from eventstreams.subscribe.request import Start, StreamRequest, find_start, read_request
+from eventstreams.subscribe.request import Start, StreamRequest, find_start, find_streams, read_request, topics_of
+from eventstreams.subscribe.subscription import Subscription
 from eventstreams.subscribe.wire import AsgiWire
 
 SHUTDOWN_GRACE = 30.0
 """Seconds that a response outlives the server's signal: the engine's drain ends it sooner, with a last id."""
+
+COME_BACK = (1000, 10_000)
+"""Milliseconds, at random between the two, after which clients of a stream with other topics come back."""
 
 LOG_PATIENCE = 4.0
 """Seconds in which the log must say where a stream starts: clients give up connecting after six."""
@@ -58,6 +63,19 @@ class StreamEndpoint:
         self._catalog = catalog
         self._admission = admission
         self._options = options
+        self._open: dict[Subscription, StreamRequest] = {}
+        catalog.watchers.append(self._streams_changed)
+
+    def _streams_changed(self) -> None:
+        """End what is open of streams that are gone; have clients of streams with other topics come back for them."""
+        for subscription, wanted in list(self._open.items()):
+            try:
+                configs = find_streams(wanted.names, self._catalog)
+            except UnknownStream as exc:
+                subscription.fail(exc)
+                continue
+            if set(topics_of(configs)) != set(wanted.topics):
+                subscription.say_goodbye(random.randint(*COME_BACK))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -118,6 +136,8 @@ class StreamEndpoint:
             start.cursor, wire, form, filter_=wanted.filter, gaps=start.gaps, streams=start.streams
         )
         held.callback(subscription.close)
+        self._open[subscription] = wanted
+        held.callback(self._open.pop, subscription)
         ours = held.pop_all()
 
         def lost(exc: Exception | None) -> None:
@@ -131,10 +151,13 @@ class StreamEndpoint:
         self, asgi: tuple[Scope, Receive, Send], headers: dict[str, str], wanted: StreamRequest, start: Start
     ) -> None:
         wire = AsgiWire()
+        opened = ExitStack()
         try:
             subscription = await self._engine.subscribe(
                 start.cursor, wire, wanted.form, filter_=wanted.filter, gaps=start.gaps, streams=start.streams
             )
+            self._open[subscription] = wanted
+            opened.callback(self._open.pop, subscription)
             wire.on_lost = subscription.close
             response = EventSourceResponse(
                 wire.chunks(),
@@ -149,6 +172,7 @@ class StreamEndpoint:
                 wire.on_abort = running.cancel
                 await response(*asgi)
         finally:
+            opened.close()
             wire.lost()
 
 

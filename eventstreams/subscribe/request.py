@@ -47,6 +47,7 @@ CANARY = {"true": True, "false": False}
 class StreamRequest:
     """What a client asked for, before the log was asked."""
 
+    names: tuple[str, ...]
     topics: tuple[str, ...]
     more_topics: tuple[str, ...]
     """Those that Last-Event-ID may name beside `topics`."""
@@ -73,7 +74,8 @@ def read_request(request: Request, streams: str, catalog: StreamCatalog, *, cana
 
     `streams` is the path's part, not decoded. Raises: RequestError, InvalidAssignment.
     """
-    configs = _streams(unquote(streams), catalog)
+    names = tuple(unquote(streams).split(","))
+    configs = find_streams(names, catalog)
     query = request.query_params
     values = query.getlist("since") or query.getlist("since[]")
     if len(values) > 1:
@@ -89,7 +91,8 @@ def read_request(request: Request, streams: str, catalog: StreamCatalog, *, cana
     filters = [*query.getlist("filter"), *query.getlist("filter[]")]
     header = request.headers.getlist("last-event-id")
     return StreamRequest(
-        topics=tuple(dict.fromkeys(topic for config in configs for topic in config.topics)),
+        names=names,
+        topics=topics_of(configs),
         more_topics=tuple(dict.fromkeys(topic for config in configs for topic in config.topics_allowed)),
         since=since,
         last_event_id=parse_last_event_id(", ".join(header)) if header else None,
@@ -99,12 +102,18 @@ def read_request(request: Request, streams: str, catalog: StreamCatalog, *, cana
     )
 
 
-def _streams(names: str, catalog: StreamCatalog) -> list[StreamConfig]:
-    found = [(name, catalog.public(name)) for name in names.split(",")]
+def find_streams(names: Sequence[str], catalog: StreamCatalog) -> list[StreamConfig]:
+    """Return the streams of these names. Raises: UnknownStream."""
+    found = [(name, catalog.public(name)) for name in names]
     unknown = [name for name, config in found if config is None]
     if unknown:
         raise UnknownStream(f"Invalid streams: {','.join(unknown)}")
     return [config for _, config in found if config is not None]
+
+
+def topics_of(configs: Sequence[StreamConfig]) -> tuple[str, ...]:
+    """Return the topics of several streams, each once."""
+    return tuple(dict.fromkeys(topic for config in configs for topic in config.topics))
 
 
 def _choice(value: str, choices: Mapping[str, T], name: str) -> T:
@@ -190,6 +199,10 @@ def _positions(
     times: dict[TopicPartition, int] = {}
     given = request.last_event_id
     entries = [TopicEntry(topic) for topic in request.topics] if given is None else given.entries
+    whole = given is not None and given.cluster is not None and not given.partial
+    if whole and any(entry.topic in held for entry in entries):
+        # An id of ours from when the streams had more topics: the others go on.
+        entries = [entry for entry in entries if entry.topic in held]
     _check_topics([entry.topic for entry in entries], existing)
     for entry in entries:
         if isinstance(entry, TopicEntry):
@@ -205,7 +218,7 @@ def _positions(
         positions[partition] = _entry_position(entry, given.cluster if given else None, cluster, resume_skew)
         if entry.timestamp is not None and entry.timestamp > 0:
             times[partition] = entry.timestamp
-    if given is not None and given.cluster is not None and not given.partial:
+    if whole:
         _add_new(positions, request.topics, held, min(times.values(), default=None))
     return positions, times
 

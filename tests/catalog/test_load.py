@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,7 @@ def test_defaults_lie_under_overrides_over_and_add_streams(tmp_path: Path) -> No
     assert alias is not None
     assert (alias.topics, alias.alias_of) == (("t",), "x")
     assert alias.description == "theirs\n\n(NOTE: This stream is an alias of x)"
-    assert catalog.public_names() == ["old", "only", "x"]
+    assert catalog.public_names() == ["absent", "old", "only", "x"]
 
 
 def test_gateway_serves_allowed_streams_and_their_aliases_only(tmp_path: Path) -> None:
@@ -108,6 +110,34 @@ def test_gateway_serves_allowed_streams_and_their_aliases_only(tmp_path: Path) -
     assert catalog.public_names() == ["old", "x"]
     assert catalog.public("y") is None
     assert catalog.find("y") is not None
+
+
+def test_alias_hides_a_stream_of_its_name_at_the_gateway_only(tmp_path: Path) -> None:
+    content = {"y": {"topics": ["y"]}, "x": {"topics": ["x"], "stream_aliases": ["y", "z"]}}
+    catalog = load(tmp_path, content)
+    seen, taken = catalog.public("y"), catalog.find("y")
+    assert seen is not None
+    assert taken is not None
+    assert (seen.topics, seen.alias_of, taken.topics, taken.alias_of) == (("x",), "x", ("y",), None)
+    assert catalog.find("z") is None
+
+
+NAMES = ("x", "streams", "stream", "0", "topics", "stream_aliases", "error", "code", "topic_prefixes", "kafka", "/p/")
+PHP_NAMES = ("wgEventStreams", "wgEventStreamsDefaultSettings", "default", "message_key_fields", "description")
+KEYS = st.sampled_from([*NAMES, *PHP_NAMES])
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=3), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(DOCUMENTS, DOCUMENTS, DOCUMENTS)
+def test_any_document_is_a_catalogue_or_a_configuration_error(content: Any, under: Any, over: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(ConfigurationError):
+        (Path(folder) / "streams.json").write_text(json.dumps(content))
+        layers = [{"x": layer} if isinstance(layer, dict) else {} for layer in (under, over)]
+        load_catalog(folder, CatalogOptions(defaults=layers[0], overrides=layers[1]))
 
 
 def test_gateway_serves_streams_that_say_where_they_are_read_from(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import uvicorn
 
 from eventstreams.app import build_gateway
 from eventstreams.catalog.load import load_catalog
+from eventstreams.catalog.streams import StreamCatalog
 from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.metrics import Metrics
 from eventstreams.records import NewRecord
@@ -44,6 +46,7 @@ class Running(NamedTuple):
     http: httpx.AsyncClient
     log: EmbeddedLog
     admission: Admission
+    catalog: StreamCatalog
     away: AwayLog
     """The same log as the gateway sees it."""
 
@@ -69,7 +72,7 @@ async def serving(tmp_path: Path, path: str) -> AsyncIterator[Running]:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             try:
                 async with httpx.AsyncClient(base_url=url, timeout=30.0) as http:
-                    yield Running(http, log, admission, away)
+                    yield Running(http, log, admission, catalog, away)
             finally:
                 server.should_exit = True
                 await serving_task
@@ -220,6 +223,74 @@ async def test_head_answers_at_once_and_counts_nothing(gateway: Running) -> None
 )
 async def test_other_routes(gateway: Running, method: str, path: str, status: int) -> None:
     assert (await gateway.http.request(method, path)).status_code == status
+
+
+async def rest(response: httpx.Response) -> str:
+    async with asyncio.timeout(20):
+        return "".join([text async for text in response.aiter_text()])
+
+
+async def test_open_streams_end_when_theirs_is_removed_and_others_stay(gateway: Running) -> None:
+    http, streams = gateway.http, gateway.catalog.all()
+    lines = {"accept": "application/json"}
+    async with (
+        http.stream("GET", "/v2/stream/changes,quiet") as composite,
+        http.stream("GET", "/v2/stream/changes", headers=lines) as json_lines,
+        http.stream("GET", "/v2/stream/quiet?since=0") as other,
+    ):
+        gateway.catalog.swap([stream for stream in streams if stream.name != "changes"])
+        ended = await rest(composite)
+        assert "event: error\n" in ended
+        assert '"message":"Invalid streams: changes"' in ended
+        assert "Invalid streams: changes" in await rest(json_lines)
+        assert (await http.get("/v2/stream/changes")).status_code == 400
+        await add(gateway.log, "q", 5)
+        assert [line async for line in first_lines(other, 8) if line.startswith("data: ")] != []
+    assert (await http.head("/v2/stream/edits")).status_code == 200
+
+
+async def first_lines(response: httpx.Response, count: int) -> AsyncIterator[str]:
+    async for line in response.aiter_lines():
+        yield line
+        count -= 1
+        if not count:
+            return
+
+
+async def test_clients_of_a_stream_with_other_topics_come_back_for_them(gateway: Running) -> None:
+    async def change(*topics: str) -> str:
+        async with gateway.http.stream("GET", "/v2/stream/quiet", headers={"Last-Event-ID": last} if last else {}) as r:
+            streams = [stream for stream in gateway.catalog.all() if stream.name != "quiet"]
+            quiet = gateway.catalog.public("quiet")
+            assert quiet is not None
+            gateway.catalog.swap([*streams, replace(quiet, topics=topics)])
+            text = await rest(r)
+            assert "\nretry: " in text
+            assert "event: error" not in text
+            return next(line[4:] for line in reversed(text.splitlines()) if line.startswith("id: "))
+
+    last = ""
+    last = await change("q", "b")
+    await add(gateway.log, "b", 1)
+    last = await change("a")
+    assert [entry["topic"] for entry in json.loads(last)] == ["q", "b"]
+    reply = await gateway.http.get("/v2/stream/quiet", headers={"Last-Event-ID": last})
+    assert (reply.status_code, reply.json()["name"]) == (404, "TopicNotAvailableError")
+    gateway.catalog.swap([stream for stream in gateway.catalog.all() if stream.name != "quiet"])
+    reply = await gateway.http.get("/v2/stream/quiet", headers={"Last-Event-ID": last})
+    assert reply.status_code == 400
+
+
+async def test_id_with_a_topic_that_its_stream_has_no_more_goes_on_with_the_others(gateway: Running) -> None:
+    await add(gateway.log, "q", 1)
+    await add(gateway.log, "a", 1)
+    cluster = gateway.log.cluster
+    entries = [
+        {"topic": "q", "partition": 0, "offset": 0, "cluster": cluster},
+        {"topic": "a", "partition": 0, "offset": 0},
+    ]
+    reply = await subscribe(gateway, "/v2/stream/quiet", 1, **{"Last-Event-ID": json.dumps(entries)})
+    assert [entry["topic"] for entry in json.loads(reply.last_id)] == ["q"]
 
 
 async def test_id_that_names_some_partitions_keeps_to_them_over_reconnects(gateway: Running) -> None:
