@@ -86,7 +86,7 @@ def _listed(state: StreamState) -> Mapping[str, Any]:
     stream = state.stream
     return {
         "name": stream.name,
-        "url": f"/v2/stream/{quote(stream.name)}",
+        "url": f"/v2/stream/{quote(stream.name, safe='')}",
         "description": stream.description,
         "schema_title": stream.schema_title,
         "alias_of": stream.alias_of,

@@ -40,7 +40,7 @@ title: wiki/edit
 type: object
 required: [n]
 properties:
-  n: {type: [integer, "null"], exclusiveMinimum: 0}
+  n: {type: [integer, "null"], exclusiveMinimum: 0, maximum: 99999999999999999999}
   tags: {type: array}
   kind: {const: edit}
   pair: {type: array, items: [{type: string}, {type: integer}]}
@@ -173,7 +173,7 @@ async def test_asyncapi_has_a_channel_and_an_operation_for_each_stream(site: Sit
     document = await site.json("/?asyncapi")
     assert document["asyncapi"] == "3.0.0"
     channel = document["channels"]["a/b~c"]
-    assert channel["address"] == "/v2/stream/a/b~c"
+    assert channel["address"] == "/v2/stream/a%2Fb~c"
     operation = document["operations"]["a/b~c"]
     assert operation["channel"] == {"$ref": "#/channels/a~1b~0c"}
     assert operation["messages"] == [{"$ref": "#/channels/a~1b~0c/messages/event"}]

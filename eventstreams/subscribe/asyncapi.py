@@ -28,7 +28,7 @@ def asyncapi(about: About, streams: Sequence[Described]) -> Mapping[str, Any]:
 def _channel(described: Described) -> dict[str, Any]:
     stream = described.stream
     return {
-        "address": f"/v2/stream/{quote(stream.name)}",
+        "address": f"/v2/stream/{quote(stream.name, safe='')}",
         "title": stream.name,
         "description": described_by(stream),
         "messages": {"event": _message(described)},

@@ -101,7 +101,21 @@ class Documents:
 
 def _json(document: Mapping[str, Any]) -> bytes:
     # Schemas from YAML may have numbers and dates as names.
-    return orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS)
+    try:
+        return orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_large_integers(document), option=orjson.OPT_NON_STR_KEYS)
+
+
+def _large_integers(value: Any) -> Any:
+    """Write out integers of more than 64 bits, which limits in schemas have."""
+    if isinstance(value, Mapping):
+        return {key: _large_integers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_large_integers(item) for item in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return orjson.Fragment(str(value))
+    return value
 
 
 def _inline(stream: StreamConfig) -> Mapping[str, Any] | None:
