@@ -23,7 +23,7 @@ from eventstreams.subscribe.admission import Admission
 from eventstreams.subscribe.client import AddressMode, client_address, refusal
 from eventstreams.subscribe.engine import Engine, Form
 from eventstreams.subscribe.handover import EXTENSION, DirectWire, Handover
-from eventstreams.subscribe.request import Start, StreamRequest, find_start, find_streams, read_request, topics_of
+from eventstreams.subscribe.request import Start, StreamRequest, find_start, find_streams, read_request
 from eventstreams.subscribe.subscription import Subscription
 from eventstreams.subscribe.wire import AsgiWire
 
@@ -31,7 +31,7 @@ SHUTDOWN_GRACE = 30.0
 """Seconds that a response outlives the server's signal: the engine's drain ends it sooner, with a last id."""
 
 COME_BACK = (1000, 10_000)
-"""Milliseconds, at random between the two, after which clients of a stream with other topics come back."""
+"""Milliseconds, at random between the two, after which clients of a stream that has lost a topic come back."""
 
 LOG_PATIENCE = 4.0
 """Seconds in which the log must say where a stream starts: clients give up connecting after six."""
@@ -67,14 +67,18 @@ class StreamEndpoint:
         catalog.watchers.append(self._streams_changed)
 
     def _streams_changed(self) -> None:
-        """End what is open of streams that are gone; have clients of streams with other topics come back for them."""
+        """End what is open of streams that are gone; have clients come back without topics that are gone.
+
+        Topics that were added are taken up by the engine.
+        """
         for subscription, wanted in list(self._open.items()):
             try:
-                configs = find_streams(wanted.names, self._catalog)
+                configs = find_streams(wanted.streams, self._catalog)
             except UnknownStream as exc:
                 subscription.fail(exc)
                 continue
-            if set(topics_of(configs)) != set(wanted.topics):
+            allowed = {topic for config in configs for topic in (*config.topics, *config.topics_allowed)}
+            if any(partition.topic not in allowed for partition in subscription.ids.partitions):
                 subscription.say_goodbye(random.randint(*COME_BACK))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -47,7 +47,6 @@ CANARY = {"true": True, "false": False}
 class StreamRequest:
     """What a client asked for, before the log was asked."""
 
-    names: tuple[str, ...]
     topics: tuple[str, ...]
     more_topics: tuple[str, ...]
     """Those that Last-Event-ID may name beside `topics`."""
@@ -74,8 +73,7 @@ def read_request(request: Request, streams: str, catalog: StreamCatalog, *, cana
 
     `streams` is the path's part, not decoded. Raises: RequestError, InvalidAssignment.
     """
-    names = tuple(unquote(streams).split(","))
-    configs = find_streams(names, catalog)
+    configs = find_streams(unquote(streams).split(","), catalog)
     query = request.query_params
     values = query.getlist("since") or query.getlist("since[]")
     if len(values) > 1:
@@ -91,7 +89,6 @@ def read_request(request: Request, streams: str, catalog: StreamCatalog, *, cana
     filters = [*query.getlist("filter"), *query.getlist("filter[]")]
     header = request.headers.getlist("last-event-id")
     return StreamRequest(
-        names=names,
         topics=topics_of(configs),
         more_topics=tuple(dict.fromkeys(topic for config in configs for topic in config.topics_allowed)),
         since=since,

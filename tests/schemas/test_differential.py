@@ -71,7 +71,8 @@ EVENT: dict[str, Any] = {
 }
 TEXTS = (
     "", "a", "edit", "ab", "9", "2021-02-30", "2021-01-01 00:00:00+0000", "2021-13-01T25:00:00Z",
-    "2021-01-01T23:59:60Z", "2021-01-01T00:00:00.5+01:00", "https://ru.example/wiki/Путин", "a b", "#a#b", "{id}", "00ff-a0\n", "𝄞", "\u2028",
+    "2021-01-01T23:59:60Z", "2021-01-01T00:00:00.5+01:00", "https://ru.example/wiki/Путин",
+    "a b", "#a#b", "{id}", "00ff-a0\n", "𝄞", "\u2028",
 )  # fmt: skip
 PATHS = [(name,) for name in EVENT] + [("meta", name) for name in EVENT["meta"]] + [("map", "a"), ("map", "B"), ("x",)]
 scalars = (
