@@ -75,7 +75,7 @@ class GatewaySettings(BaseModel):
     schema_version: str = Field("latest", description="Version of the schemas in descriptions: latest, or X.Y.Z.")
     heartbeat: float = Field(15.0, gt=0, description="Seconds without bytes after which an open stream gets some.")
     send_timeout: float = Field(60.0, gt=0, description="Seconds after which a client that takes nothing is closed.")
-    drain_timeout: float = Field(10.0, ge=0, description="Seconds in which a stopping process ends its streams.")
+    drain_timeout: float = Field(8.0, ge=0, description="Seconds in which a stopping process ends its streams.")
     resume_skew: float = Field(1.0, ge=0, description="Seconds repeated when a client comes from another cluster.")
     tail_bytes: int = Field(64 * 2**20, gt=0, description="Bytes of the newest records kept in memory.")
     replay_bytes: int = Field(64 * 2**20, gt=0, description="Bytes of blocks that replaying clients share.")

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from eventstreams.settings import Settings
 from tests.support.kafka import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +30,16 @@ class Process:
         self.up = asyncio.Event()
         self.said = ""
         """The line that said it is ready."""
+
+    @property
+    def pid(self) -> int:
+        """The number of the process that was started last."""
+        assert self._process is not None
+        return self._process.pid
+
+    def children(self) -> list[int]:
+        """Return the numbers of the processes that it has started."""
+        return [int(number) for number in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
     async def start(self) -> None:
         """Start it and wait until it is ready."""
@@ -88,15 +97,15 @@ class ServiceProcess(Process):
         return "http://{}:{}".format(*self.address)
 
 
-class IntakeProcess(ServiceProcess):
-    """`eventstreams intake`, on a free port of its own at every start."""
+class CommandProcess(ServiceProcess):
+    """A service's command, on a free port of its own at every start."""
 
-    def __init__(self, log: str, *settings: str, workers: int = 1) -> None:
+    def __init__(self, command: str, ready: str, *settings: str, workers: int) -> None:
         self.admin_port = free_port()
-        given = [f"log={log}", "intake.port=0", f"admin.port={self.admin_port}", *settings]
+        given = [f"admin.port={self.admin_port}", *settings]
         flags = [part for assignment in given for part in ("--set", assignment)]
-        command = ["-c", "from eventstreams.cli import main; main()", "intake", "--workers", str(workers), *flags]
-        super().__init__(command, "taking events at")
+        program = ["-c", "from eventstreams.cli import main; main()"]
+        super().__init__([*program, command, "--workers", str(workers), *flags], ready)
 
     @property
     def admin(self) -> str:
@@ -104,12 +113,16 @@ class IntakeProcess(ServiceProcess):
         return f"http://127.0.0.1:{self.admin_port}"
 
 
-class GatewayProcess(ServiceProcess):
-    """`eventstreams serve`, on a free port of its own at every start."""
+class IntakeProcess(CommandProcess):
+    """`eventstreams intake`."""
 
-    def __init__(self, log: str, streams: Path, *settings: str) -> None:
-        assignments = [f"log={log}", f"streams={streams}", "gateway.port=0", "admin.port=0", *settings]
-        if "admin" in Settings.model_fields:
-            assignments.append("admin.port=0")
-        flags = [part for assignment in assignments for part in ("--set", assignment)]
-        super().__init__(["-c", "from eventstreams.cli import main; main()", "serve", *flags], "serving streams at")
+    def __init__(self, log: str, *settings: str, workers: int = 1) -> None:
+        super().__init__("intake", "taking events at", f"log={log}", "intake.port=0", *settings, workers=workers)
+
+
+class GatewayProcess(CommandProcess):
+    """`eventstreams serve`."""
+
+    def __init__(self, log: str, streams: Path, *settings: str, workers: int = 1) -> None:
+        given = (f"log={log}", f"streams={streams}", "gateway.port=0", *settings)
+        super().__init__("serve", "serving streams at", *given, workers=workers)
