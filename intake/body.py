@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import zlib
 from collections.abc import Callable, Mapping
 
 from starlette.types import Receive
 
-from eventstreams.errors import MalformedBody, PayloadTooLarge, RequestTimeout, UnsupportedMedia
+from eventstreams.errors import MalformedBody, PayloadTooLarge, RequestTimeout, ServiceUnavailable, UnsupportedMedia
 
 JSON_TYPES = frozenset({"application/json", "text/plain", "application/reports+json"})
 CODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 47}
 """Window bits for zlib; deflate is taken with or without its header."""
+
+
+DISCARD_SECONDS = 2.0
 
 
 class Disconnected(Exception):
@@ -98,11 +102,24 @@ async def _collect(receive: Receive, coding: str, max_bytes: int, grow: Callable
         size += len(part)
         if size > max_bytes:
             raise PayloadTooLarge(f"body of more than {max_bytes} bytes: no more are taken")
-        grow(len(part))
+        try:
+            grow(len(part))
+        except ServiceUnavailable:
+            if more:
+                await discard(receive)
+            raise
         parts.append(part)
     if inflate is not None and size and not inflate.eof:
         raise MalformedBody(f"body is not whole in content-encoding {coding}")
     return b"".join(parts)
+
+
+async def discard(receive: Receive) -> None:
+    """Read what comes of a body for a moment: closing on a client that still sends loses it the answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 def _inflate(inflate: zlib._Decompress, part: bytes, room: int) -> bytes:

@@ -16,9 +16,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from eventstreams.addresses import Networks, client_ip
-from eventstreams.errors import BadRequest, MalformedBody, RequestError
+from eventstreams.errors import BadRequest, MalformedBody, RequestError, ServiceUnavailable
 from eventstreams.metrics import Metrics
-from intake.body import Disconnected, read_body
+from intake.body import Disconnected, discard, read_body
 from intake.envelope import Caller
 from intake.in_flight import Reservation
 from intake.json_text import parse, serialise
@@ -81,6 +81,12 @@ class EventsEndpoint:
 
     async def _take(self, scope: Scope, receive: Receive, headers: Headers) -> Response:
         options = self._options
+        try:
+            self._intake.in_flight.check()
+        except ServiceUnavailable:
+            if "expect" not in headers:
+                await discard(receive)
+            raise
         with self._intake.in_flight.reserve() as reserved:
             body = await read_body(
                 receive,

@@ -35,6 +35,6 @@ class IntakeOptions:
     denied_user_agents: Sequence[str] = ()
     """Regular expressions: `test_kitchen` refuses events from such user agents."""
     max_event_bytes: int = 4 * 1024 * 1024
-    max_in_flight_bytes: int = 256 * 1024 * 1024
+    max_in_flight_bytes: int = 64 * 1024 * 1024
     deduplication_ids: int = 1_000_000
     """Ids remembered in all, where streams ask for it."""

@@ -34,6 +34,10 @@ BREATH = 200
 """Events prepared in one go: others get their turn after some milliseconds of a large batch."""
 
 
+TELL_SECONDS = 1.0
+"""Between two log lines of lost hasty events."""
+
+
 class Intake:
     """Takes events for an event log. Open it before use; closing waits for what is in flight."""
 
@@ -52,6 +56,8 @@ class Intake:
         self._storage = Storage(log, spool, options)
         self._counting = Counting(metrics, validators, catalog, options)
         self._background: set[asyncio.Task[None]] = set()
+        self._untold = 0
+        self._telling: asyncio.TimerHandle | None = None
         self.in_flight = InFlight(options.max_in_flight_bytes, metrics)
 
     @contextlib.asynccontextmanager
@@ -61,6 +67,7 @@ class Intake:
             yield self
         finally:
             await self._finish(grace)
+            self._tell_lost()
 
     async def drain(self, grace: float) -> None:
         """Refuse new requests, and return when those under way are settled, hasty ones too, or after `grace` s."""
@@ -106,8 +113,21 @@ class Intake:
                 lost = batch.counts[Kind.FAILED]
             finally:
                 if lost:
-                    self._metrics.hasty_lost(lost)
-                    logger.error("hasty events were lost", extra={"events": lost, "request_id": caller.request_id})
+                    self._lost(lost)
+
+    def _lost(self, events: int) -> None:
+        """Count lost hasty events; the log tells once in a while: while Kafka is away there are many."""
+        self._metrics.hasty_lost(events)
+        self._untold += events
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell_lost)
+
+    def _tell_lost(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+            logger.error("hasty events were lost", extra={"events": self._untold})
+            self._untold = 0
 
     def _spawn(self, work: Any, name: str) -> None:
         task = asyncio.create_task(self._guarded(work), name=name)
