@@ -13,7 +13,6 @@ from eventstreams.catalog.streams import StreamCatalog, StreamConfig
 from eventstreams.errors import (
     BadRequest,
     InvalidAssignment,
-    InvalidTimestamp,
     NoTopics,
     TopicNotAvailable,
     UnknownStream,
@@ -34,7 +33,7 @@ from eventstreams.subscribe.event_id import (
 )
 from eventstreams.subscribe.frames import Gap
 from eventstreams.subscribe.growth import first_position
-from eventstreams.subscribe.since import parse_since
+from eventstreams.subscribe.since import given_since, parse_since
 
 T = TypeVar("T")
 
@@ -75,12 +74,7 @@ def read_request(request: Request, streams: str, catalog: StreamCatalog, *, cana
     """
     configs = find_streams(unquote(streams).split(","), catalog)
     query = request.query_params
-    values = query.getlist("since") or query.getlist("since[]")
-    if len(values) > 1:
-        raise InvalidTimestamp(
-            f"since timestamp is not a UTC milliseconds unix epoch and was not parseable: '{','.join(values)}'"
-        )
-    since = parse_since(values[0]) if values else None
+    since = parse_since(*given_since(query.multi_items()))
     form = Form(
         json_lines=request.headers.get("accept", "").startswith(JSON_LINES),
         canary=_choice(query.get("canary", ""), {"": canaries, **CANARY}, "canary"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 from eventstreams.errors import InvalidTimestamp
 from eventstreams.positions import AtTime, Edge, Position
@@ -13,15 +14,35 @@ RADIX = {"0x": 16, "0o": 8, "0b": 2}
 DIGITS = {16: re.compile(r"[0-9A-Fa-f]+"), 8: re.compile(r"[0-7]+"), 2: re.compile(r"[01]+")}
 MAX_CHARACTERS = 1000
 
+PARAMETER = re.compile(r"since(?:\[(?:[0-9]{0,2}|(?P<key>[^\[\]]+))\])*")
+OBJECT = "[object Object]"
 
-def parse_since(text: str) -> Position | None:
-    """Return where `since` starts; None when it is empty. Zone-less times are UTC.
 
-    Raises: InvalidTimestamp.
+def given_since(query: Iterable[tuple[str, str]]) -> Sequence[str]:
+    """Return the values of `since` as the original's query parser finds them: also as `since[]`, `since[0]`.
+
+    A parameter with a name within, as in `since[a]=1`, is an object there, which is no time.
     """
-    if not text:
+    values: list[str] = []
+    for name, value in query:
+        match = PARAMETER.fullmatch(name)
+        if match is None:
+            continue
+        if match["key"]:
+            return [OBJECT]
+        values.append(value)
+    return values
+
+
+def parse_since(*values: str) -> Position | None:
+    """Return where `since` starts; None when it is absent or empty. Zone-less times are UTC.
+
+    Raises: InvalidTimestamp, also for several values.
+    """
+    if not values or values == ("",):
         return None
-    timestamp = _parse(text) if len(text) <= MAX_CHARACTERS else None
+    text = ",".join(values)
+    timestamp = _parse(text) if len(values) == 1 and len(text) <= MAX_CHARACTERS else None
     if timestamp is None:
         raise InvalidTimestamp(f"since timestamp is not a UTC milliseconds unix epoch and was not parseable: '{text}'")
     return AtTime(timestamp) if timestamp > 0 else Edge.EARLIEST

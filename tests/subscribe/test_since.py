@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from eventstreams.errors import InvalidTimestamp
 from eventstreams.positions import AtTime, Edge
 from eventstreams.subscribe.javascript_date import LAST_TIMESTAMP
-from eventstreams.subscribe.since import parse_since
+from eventstreams.subscribe.since import given_since, parse_since
 
 T = 1700000002000  # 2023-11-14T22:13:22Z
 DAY = 1699920000000  # 2023-11-14T00:00:00Z
@@ -109,6 +109,30 @@ def test_what_is_no_time_is_refused_with_the_value(text: str) -> None:
     with pytest.raises(InvalidTimestamp) as caught:
         parse_since(text)
     assert caught.value.detail.endswith(f"was not parseable: '{text}'")
+
+
+@pytest.mark.parametrize(
+    ("query", "values"),
+    [
+        ([("since", "a"), ("x", "b")], ["a"]),
+        ([("since", "a"), ("since", "b")], ["a", "b"]),
+        ([("since[]", "a")], ["a"]),
+        ([("since[0]", "a"), ("since[1]", "b")], ["a", "b"]),
+        ([("since", "a"), ("since[]", "b")], ["a", "b"]),
+        ([("since[a]", "1")], ["[object Object]"]),
+        ([("since[a][b]", "1")], ["[object Object]"]),
+        ([("Since", "a"), ("since[a", "b"), ("since.a", "c"), ("sinces", "d")], []),
+    ],
+)
+def test_since_is_found_as_the_original_s_query_parser_finds_it(
+    query: list[tuple[str, str]], values: list[str]
+) -> None:
+    assert given_since(query) == values
+
+
+def test_several_times_are_refused_and_shown() -> None:
+    with pytest.raises(InvalidTimestamp, match=r"parseable: '2023,2024'$"):
+        parse_since("2023", "2024")
 
 
 PIECES = """2023|11|14|5|00|24|60|123|000123|12345678901|2023-11-14|+002023|-000000|1e3|+|-|:|::|.|,|/| |\t|\xa0|_|\
