@@ -75,26 +75,26 @@ class Pages:
         return _redirect("/?doc" if self._ui is None else "/v2/ui", 303, scope)
 
     async def _streams(self, scope: Scope) -> Response:
-        streams = [_listed(state) for state in await self._listing.streams()]
+        streams = [self._listed(state) for state in await self._listing.streams()]
         headers = {"vary": "Accept", "cache-control": "no-cache"}
         if _prefers_html(scope):
             return Response(streams_page(self._title, streams), headers=headers, media_type=HTML)
         return Response(orjson.dumps({"streams": streams}), headers=headers, media_type=JSON)
 
-
-def _listed(state: StreamState) -> Mapping[str, Any]:
-    stream = state.stream
-    return {
-        "name": stream.name,
-        "url": f"/v2/stream/{quote(stream.name, safe='')}",
-        "description": stream.description,
-        "schema_title": stream.schema_title,
-        "alias_of": stream.alias_of,
-        "partitions": state.partitions,
-        "earliest": _iso(state.earliest),
-        "latest": _iso(state.latest),
-        "events_per_second": round(state.rate, 3),
-    }
+    def _listed(self, state: StreamState) -> Mapping[str, Any]:
+        stream = state.stream
+        return {
+            "name": stream.name,
+            "url": f"/v2/stream/{quote(stream.name, safe='')}",
+            "description": stream.description,
+            "schema_title": stream.schema_title,
+            "schema_uri": self._documents.schema_uri(stream),
+            "alias_of": stream.alias_of,
+            "partitions": state.partitions,
+            "earliest": _iso(state.earliest),
+            "latest": _iso(state.latest),
+            "events_per_second": round(state.rate, 3),
+        }
 
 
 def _iso(milliseconds: int | None) -> str | None:

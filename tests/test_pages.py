@@ -191,6 +191,7 @@ async def test_streams_are_listed_with_partitions_times_and_rate(site: Site, pat
         "url": "/v2/stream/with%20space",
         "description": "with space events.",
         "schema_title": None,
+        "schema_uri": None,
         "alias_of": None,
         "partitions": 1,
         "earliest": "2027-01-15T08:00:00.000Z",
@@ -198,6 +199,7 @@ async def test_streams_are_listed_with_partitions_times_and_rate(site: Site, pat
         "events_per_second": round(2 / 300, 3),
     }
     assert (streams["changes"]["alias_of"], streams["changes"]["partitions"]) == ("edits", 2)
+    assert streams["changes"]["schema_uri"] == "/wiki/edit/latest"
     assert (streams["lost"]["partitions"], streams["lost"]["latest"]) == (0, None)
 
 

@@ -75,7 +75,7 @@ class Documents:
         return _Made(_json(openapi(self._about, described)), _json(asyncapi(self._about, described)), version, now)
 
     async def _described(self, streams: Sequence[StreamConfig]) -> list[Described]:
-        wanted = {stream.name: self._uri(stream) for stream in streams}
+        wanted = {stream.name: self.schema_uri(stream) for stream in streams}
         room = asyncio.Semaphore(AT_ONCE)
 
         async def load(uri: str) -> tuple[str, Schema | None]:
@@ -83,13 +83,14 @@ class Documents:
                 return uri, await self._load(uri)
 
         loaded = dict(await asyncio.gather(*(load(uri) for uri in set(filter(None, wanted.values())))))
-        return [Described(stream, _inline(stream) or loaded.get(wanted[stream.name])) for stream in streams]
+        return [Described(stream, _inline(stream) or loaded.get(wanted[stream.name] or "")) for stream in streams]
 
-    def _uri(self, stream: StreamConfig) -> str:
+    def schema_uri(self, stream: StreamConfig) -> str | None:
+        """Return the URI of the schema by which a stream is described, in the repositories; None where none is told."""
         given = stream.settings.get("$schema")
         if isinstance(given, str):
             return given
-        return f"/{stream.schema_title}/{self._schema_version}" if stream.schema_title else ""
+        return f"/{stream.schema_title}/{self._schema_version}" if stream.schema_title else None
 
     async def _load(self, text: str) -> Schema | None:
         try:

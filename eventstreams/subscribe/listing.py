@@ -8,13 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from eventstreams.catalog.streams import StreamCatalog, StreamConfig
-from eventstreams.errors import OffsetOutOfRange, UnknownTopic
+from eventstreams.errors import LogUnavailable, OffsetOutOfRange, UnknownTopic
 from eventstreams.eventlog.base import EventLog, Extent
 from eventstreams.positions import AtTime
 from eventstreams.records import TopicPartition
 
 MAX_AGE = 10.0
 """Seconds for which an answer is given again."""
+
+LOG_PATIENCE = 30.0
+"""Seconds in which the log must say all of it: many topics, each asked for its ends and times."""
 
 RATE_WINDOW = 300.0
 """Seconds over which the rate is told."""
@@ -57,8 +60,15 @@ class Listing:
         async with self._asking:
             now, version = self._clock(), self._catalog.version
             if self._held is None or self._held[0] != version or not 0 <= now - self._held[1] < self._max_age:
-                self._held = version, now, await self._ask(now)
+                self._held = version, now, await self._ask_soon(now)
             return self._held[2]
+
+    async def _ask_soon(self, now: float) -> Sequence[StreamState]:
+        try:
+            async with asyncio.timeout(LOG_PATIENCE):
+                return await self._ask(now)
+        except TimeoutError as exc:
+            raise LogUnavailable(f"the event log did not answer within {LOG_PATIENCE:g} s") from exc
 
     async def _ask(self, now: float) -> Sequence[StreamState]:
         streams = [s for name in self._catalog.public_names() if (s := self._catalog.public(name)) is not None]
