@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -16,6 +16,14 @@ from eventstreams.errors import ConfigurationError
 STRICT = ConfigDict(extra="forbid", frozen=True)
 
 DEFAULT_CSP = "default-src 'self'; object-src 'none'; media-src *; img-src *; style-src *; frame-ancestors 'self'"
+
+
+def _split(given: object) -> object:
+    """Return the names of a text, joined by commas: `--set` cannot tell what a setting takes that is null."""
+    return given.split(",") if isinstance(given, str) else given
+
+
+Names = Annotated[list[str], BeforeValidator(_split)]
 
 
 class RedactionCondition(BaseModel):
@@ -167,7 +175,7 @@ class Settings(BaseSettings):
     streams_headers: dict[str, str] = Field({}, description="Headers with which URLs are fetched.")
     stream_defaults: dict[str, dict[str, Any]] = Field({}, description="Settings by stream, laid under.")
     stream_overrides: dict[str, dict[str, Any]] = Field({}, description="Settings by stream, laid over.")
-    allowed_streams: list[str] | None = Field(None, description="Streams that the gateway serves; null is all.")
+    allowed_streams: Names | None = Field(None, description="Streams that the gateway serves; null is all.")
     schemas: list[str] = Field(
         ["config/schemas"], description="Schema repositories: directories and base URLs; the first that answers wins."
     )
@@ -222,7 +230,7 @@ class _Given(BaseModel):
     streams_headers: dict[str, str]
     stream_defaults: dict[str, dict[str, Any]]
     stream_overrides: dict[str, dict[str, Any]]
-    allowed_streams: list[str] | None
+    allowed_streams: Names | None
     schemas: list[str]
     trusted_proxies: list[str]
     log_level: Literal["debug", "info", "warning", "error"] | None
