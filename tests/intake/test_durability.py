@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 import uuid
@@ -15,6 +16,7 @@ import httpx
 import orjson
 import pytest
 
+from eventstreams.errors import LogUnavailable
 from eventstreams.eventlog.kafka.admin import TopicsAdmin, WantedTopic
 from eventstreams.eventlog.open import open_log
 from eventstreams.records import TopicPartition
@@ -54,12 +56,12 @@ class Producer:
         self._http = http
         self.intake = intake
 
-    async def post(self, *numbers: int, query: str = "", padding: int = 0) -> httpx.Response:
+    async def post(self, *numbers: int, query: str = "", padding: int = 0, **more: str) -> httpx.Response:
         events = [
             {"$schema": "/test/event/1.0.0", "meta": {"stream": STREAM, "id": str(n)}, "test": f"{n}{' ' * padding}"}
             for n in numbers
         ]
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", **more}
         return await self._http.post(
             f"{self.intake.url}/v1/events{query}", content=orjson.dumps(events), headers=headers
         )
@@ -73,9 +75,9 @@ class Producer:
 
 
 @asynccontextmanager
-async def running(broker: Broker, prefix: str, *settings: str) -> AsyncIterator[Producer]:
+async def running(broker: Broker, prefix: str, *settings: str, workers: int = 1) -> AsyncIterator[Producer]:
     given = (f"intake.produce_timeout={DEADLINE}", f"intake.topic_prefix={prefix}", "log_level=error", *settings)
-    intake = IntakeProcess(f"kafka://{broker.servers}", *given)
+    intake = IntakeProcess(f"kafka://{broker.servers}", *given, workers=workers)
     async with intake.running(), httpx.AsyncClient(timeout=60.0, trust_env=False) as http:
         yield Producer(intake, http)
 
@@ -156,6 +158,35 @@ async def test_spool_takes_events_until_the_broker_is_back_and_survives_kill_9(
 
 async def kept(producer: Producer, count: int) -> bool:
     return await producer.metric("eventstreams_spool_events") == count
+
+
+async def test_what_a_killed_worker_kept_is_sent_on_by_the_one_in_its_place(
+    mortal: Broker, prefix: str, tmp_path: Path
+) -> None:
+    await create_topic(mortal, prefix)
+    spool = tmp_path / "spool"
+    async with running(mortal, prefix, f"intake.spool={spool}", workers=2) as producer:
+        await until(lambda: taken(producer, 0))
+        await asyncio.to_thread(mortal.kill)
+        answers = await asyncio.gather(*(producer.post(n, n + 1, connection="close") for n in range(2, 42, 2)))
+        assert {answer.status_code for answer in answers} == {202}
+        assert len(list(spool.glob("*.spool"))) == 2
+        os.kill(children(producer.intake.pid)[0], signal.SIGKILL)
+        await asyncio.to_thread(mortal.start)
+        await until(lambda: all_stored(mortal, prefix, 41))
+    found = await stored(mortal, prefix)
+    assert sorted(found) == [0, *range(2, 42)]
+
+
+def children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+async def all_stored(broker: Broker, prefix: str, count: int) -> bool:
+    try:
+        return len(await stored(broker, prefix)) >= count
+    except LogUnavailable:
+        return False
 
 
 async def test_sigterm_settles_what_is_under_way_and_refuses_what_comes(kafka_broker: Broker, prefix: str) -> None:
