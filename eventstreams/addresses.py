@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from eventstreams.errors import ConfigurationError
 
@@ -18,10 +18,20 @@ def parse_networks(texts: Sequence[str]) -> Networks:
         raise ConfigurationError(f"trusted_proxies: {exc}") from exc
 
 
+def parse_address(text: str) -> IPv4Address | IPv6Address:
+    """Return an address; one of IPv4 as a socket of IPv6 shows it (`::ffff:1.2.3.4`) as what it is.
+
+    Raises: ValueError.
+    """
+    address = ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
 def is_trusted(peer: str, trusted: Networks) -> bool:
     """Whether a connection comes from one of these networks."""
     try:
-        address = ip_address(peer)
+        address = parse_address(peer)
     except ValueError:
         return False
     return any(address.version == network.version and address in network for network in trusted)

@@ -13,6 +13,7 @@ from tests.support.kafka import Broker, KafkaUnavailable
 LOUD = "\n" + "!" * 100 + "\n!!! {} TESTS WERE NOT RUN: {}\n" + "!" * 100
 missing: list[str] = []
 missing_node: list[str] = []
+missing_proxies: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +47,26 @@ def node() -> str:
     pytest.skip("there is no node")
 
 
+@pytest.fixture
+def proxy_program(request: pytest.FixtureRequest) -> str:
+    """Where a proxy's program is; without it the test is skipped, in continuous integration it fails."""
+    name: str = request.param
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if found is not None:
+        return found
+    if os.environ.get("CI"):
+        pytest.fail(f"there is no {name}")
+    missing_proxies.append(f"there is no {name}")
+    pytest.skip(f"there is no {name}")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly what was left out."""
     if missing:
         terminalreporter.write_line(LOUD.format("KAFKA", missing[0]), red=True, bold=True)
     if missing_node:
         terminalreporter.write_line(LOUD.format("NODE", missing_node[0]), red=True, bold=True)
+    if missing_proxies:
+        terminalreporter.write_line(
+            LOUD.format("PROXY", ", ".join(dict.fromkeys(missing_proxies))), red=True, bold=True
+        )

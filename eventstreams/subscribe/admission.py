@@ -7,8 +7,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 
+from eventstreams.addresses import parse_address
 from eventstreams.errors import ServiceUnavailable, TooManyConnections
 from eventstreams.metrics import Metrics
 
@@ -86,11 +87,9 @@ class Admission:
 def client_key(client: str) -> str:
     """Return what is counted as one client: the address, for IPv6 its /64."""
     try:
-        address = ip_address(client)
+        address = parse_address(client)
     except ValueError:
         return client
     if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
         return f"{IPv6Address(int(address) >> (128 - IPV6_PREFIX_BITS) << (128 - IPV6_PREFIX_BITS))}/{IPV6_PREFIX_BITS}"
     return str(address)
