@@ -237,7 +237,7 @@ class Engine:
                 group.forget_recent()
             group.last_write, group.id_sent = time.monotonic(), last_id
         head.groups.add(group)
-        group.at_head.add(subscription)
+        subscription.enter_head()
 
     def _raise_head(self, head: Head) -> None:
         """Move a head where the tail has: past offsets without records, and to times learned since."""
@@ -303,8 +303,12 @@ class Engine:
     def _write_group(self, group: Group, chunk: Chunk, last_id: bytes | None, now: float) -> None:
         group.last_write, group.id_sent = now, last_id
         self.metrics.bytes_sent(len(chunk.body) * len(group.at_head))
-        for subscription in tuple(group.at_head):
-            subscription.deliver(chunk, last_id, now)
+        behind = group.write(chunk.body)
+        if len(group.lane) < len(group.at_head):
+            lane = set(group.lane.values())
+            behind += [(subscription, 0) for subscription in group.at_head if subscription not in lane]
+        for subscription, sent in behind:
+            subscription.deliver(chunk, sent, last_id, now)
 
     def begun_anew(self, partition: TopicPartition, *, forget: bool) -> None:
         """Have the subscribers of a partition go on by themselves, see the gap and come back; see `Listener`."""

@@ -6,6 +6,7 @@ group's recent chunks are kept, bounded by bytes: members that fall a little beh
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +16,7 @@ from eventstreams.records import TopicPartition
 from eventstreams.subscribe import frames
 from eventstreams.subscribe.frames import EventIds
 from eventstreams.subscribe.rendering import Item, Renderer
+from eventstreams.subscribe.wire import Lane
 
 if TYPE_CHECKING:
     from eventstreams.subscribe.subscription import Subscription
@@ -58,6 +60,8 @@ class Group:
         self.filter = filter_
         self.members: set[Subscription] = set()
         self.at_head: set[Subscription] = set()
+        self.lane: Lane = {}
+        """Of those at the head, who can be written to without asking."""
         self.lagging = 0
         self.recent: deque[Chunk] = deque()
         self.first_recent = 0
@@ -113,6 +117,25 @@ class Group:
                 parts.append(frame)
                 last = event_id
         return b"".join(parts), last
+
+    def write(self, body: bytes) -> list[tuple[Subscription, int]]:
+        """Write to the whole lane; return who did not take all: with the bytes taken, -1 for a broken one.
+
+        Deliberate: nothing but the system call for each member, whose objects are not even looked at: after the
+        kernel's work none of them is in a cache. What a delivery costs is what this loop costs.
+        """
+        size, write = len(body), os.write
+        short: list[tuple[Subscription, int]] = []
+        for descriptor in self.lane:
+            try:
+                sent = write(descriptor, body)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                sent = -1
+            if sent != size:
+                short.append((self.lane[descriptor], sent))
+        return short
 
     def keep(self, chunk: Chunk) -> None:
         """Remember a chunk for members a little behind; the oldest go first."""

@@ -17,13 +17,17 @@ from fcntl import ioctl
 from inspect import signature
 from struct import unpack
 from termios import TIOCOUTQ
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from eventstreams.subscribe.frames import LAST_CHUNK
+from eventstreams.subscribe.wire import Lane
+
+if TYPE_CHECKING:
+    from eventstreams.subscribe.subscription import Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +59,14 @@ class DirectWire(asyncio.Protocol):
     Whatever the client sends is ignored; a half-close is an end, as uvicorn's parsers have it.
     """
 
-    __slots__ = ("_chunked", "_ending", "_fd", "_free", "_on_lost", "_rest", "_transport", "_waiter", "closed")
+    __slots__ = ("_chunked", "_ending", "_fd", "_free", "_lane", "_on_lost", "_rest", "_transport", "_waiter", "closed")
 
     def __init__(self, *, chunked: bool) -> None:
         self._chunked = chunked
         self._transport: Any = None
         self._fd = -1  # no descriptor: not attached, or gone
         self._free = False
+        self._lane: Lane | None = None
         self._rest: memoryview | None = None
         self._ending = False
         self._waiter: asyncio.Future[None] | None = None
@@ -84,6 +89,29 @@ class DirectWire(asyncio.Protocol):
         transport.set_write_buffer_limits(high=0)
 
     # -- the wire
+
+    def enter(self, lane: Lane, subscription: Subscription) -> None:
+        """Let the group write to the descriptor itself, for as long as nothing waits here."""
+        if self._free:
+            lane[self._fd] = subscription
+            self._lane = lane
+
+    def leave(self) -> None:
+        """Take the descriptor back from the group. Idempotent."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            del lane[self._fd]
+
+    def rest(self, chunk: bytes, sent: int) -> bool:
+        """Take what the kernel did not of a chunk that the group wrote; return whether it takes it now."""
+        if sent < 0:
+            self.abort()
+            return False
+        return self._send(memoryview(chunk)[sent:]) if self._free else self.write(chunk[sent:])
+
+    def _busy(self) -> None:
+        self._free = False
+        self.leave()
 
     def write(self, chunk: bytes) -> bool:
         """Take a chunk; return whether the kernel took all of it."""
@@ -116,7 +144,7 @@ class DirectWire(asyncio.Protocol):
             self.write(LAST_CHUNK)
         self._ending = True
         if self._rest is None:
-            self._free = False
+            self._busy()
             self._transport.close()
 
     def abort(self) -> None:
@@ -139,14 +167,15 @@ class DirectWire(asyncio.Protocol):
                 self._transport.write(data[:PRIMER])
                 data = data[PRIMER:]
                 if self._transport.get_write_buffer_size():
-                    self._free, self._rest = False, data or None
+                    self._busy()
+                    self._rest = data or None
                     return False
                 # The client read on in between and the primer is gone: nobody would tell, so it is tried again.
         return True
 
     def _close(self) -> None:
         self.closed = True
-        self._free = False
+        self._busy()
         self._rest = None
         self._wake()
 
@@ -166,7 +195,7 @@ class DirectWire(asyncio.Protocol):
         if rest is not None and not self._send(rest):
             return
         if self._ending:
-            self._free = False
+            self._busy()
             self._transport.close()
         self._wake()
 

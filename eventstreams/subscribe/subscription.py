@@ -101,15 +101,24 @@ class Subscription:
         self._engine.metrics.bytes_sent(len(chunk))
         return self._wire.write(chunk)
 
-    def deliver(self, chunk: Chunk, last_id: bytes | None, now: float) -> None:
-        """Take the group's chunk at the head; leaves the head when its bytes have to wait."""
-        if not self._wire.write(chunk.body):
+    def enter_head(self) -> None:
+        """Be at the head from now on: in the group's lane where the wire can."""
+        self.group.at_head.add(self)
+        self._wire.enter(self.group.lane, self)
+
+    def _leave_head(self) -> None:
+        self._wire.leave()
+        self.group.at_head.discard(self)
+
+    def deliver(self, chunk: Chunk, sent: int, last_id: bytes | None, now: float) -> None:
+        """Take the group's chunk at the head, of which so many bytes are sent; leaves the head when the rest waits."""
+        if not self._wire.rest(chunk.body, sent):
             self._fall_behind(chunk, last_id, now)
 
     def _fall_behind(self, chunk: Chunk, last_id: bytes | None, now: float) -> None:
         self._last_write, self._last_id = now, last_id
+        self._leave_head()
         group = self.group
-        group.at_head.discard(self)
         group.lagging += 1
         self._follows = True
         self._chunk_no = group.end_recent
@@ -339,7 +348,7 @@ class Subscription:
         """Leave the group's shared way: go on by the own cursor."""
         self.ids = self.position()
         self._stop_following()
-        self.group.at_head.discard(self)
+        self._leave_head()
 
     def fail(self, exc: EventStreamsError) -> None:
         """Say why the stream ends, and end it."""
@@ -388,6 +397,6 @@ class Subscription:
             return
         self._closed = True
         self._stop_following()
-        self.group.at_head.discard(self)
+        self._leave_head()
         self._cancel()
         self._engine.leave(self, self._watched)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from eventstreams.subscribe.subscription import Subscription
+
+Lane = dict[int, "Subscription"]
+"""Descriptors that take whatever is written to them, with whose they are: a group writes to them without asking."""
 
 PIECE = 16 * 1024
 """Bytes given to a server at once: a client that takes so much within the send timeout is slow, not stalled."""
@@ -15,6 +21,18 @@ class Wire(Protocol):
 
     def write(self, chunk: bytes) -> bool:
         """Take a chunk; return whether all of it left at once, so that the next may come."""
+        ...
+
+    def enter(self, lane: Lane, subscription: Subscription) -> None:
+        """Join a lane where there is a descriptor to write to; leaves it by itself when that takes no more."""
+        ...
+
+    def leave(self) -> None:
+        """Leave the lane. Idempotent."""
+        ...
+
+    def rest(self, chunk: bytes, sent: int) -> bool:
+        """Take over a chunk of which so many bytes left by the lane (-1: the connection broke), as `write` does."""
         ...
 
     async def drained(self) -> None:
@@ -61,6 +79,16 @@ class AsgiWire:
         self._taken.clear()
         self._ready.set()
         return False
+
+    def enter(self, lane: Lane, subscription: Subscription) -> None:
+        """Do nothing: there is no descriptor."""
+
+    def leave(self) -> None:
+        """Do nothing: it never joined."""
+
+    def rest(self, chunk: bytes, sent: int) -> bool:
+        """Take the rest of a chunk."""
+        return self.write(chunk[max(0, sent) :])
 
     async def drained(self) -> None:
         """Return when the response has sent what it was given."""
