@@ -1,7 +1,7 @@
 """The embedded event log: SQLite in WAL mode, one file for several processes, or memory for one.
 
-One thread writes and gathers what arrives meanwhile into one transaction; a few read. Growth rings a bell: at once in
-the process that appended, by polling `data_version` in the others.
+One thread writes and gathers what arrives meanwhile into one transaction; a few read. Growth rings a bell, in the
+process that appended and in the others.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import apsw
 from eventstreams.errors import ConfigurationError, LogError, LogUnavailable, OffsetOutOfRange, UnknownTopic
 from eventstreams.eventlog.base import Block, Extent
 from eventstreams.eventlog.embedded import storage
+from eventstreams.eventlog.embedded.bell import Bell, listening
 from eventstreams.eventlog.embedded.reader import EmbeddedReader
 from eventstreams.positions import AtOffset, AtTime, Cursor, Edge, Next, Position
 from eventstreams.records import NewRecord, Record, TopicPartition
@@ -40,7 +41,10 @@ FETCH_ROWS = 4096
 
 EXPIRE_EVERY = 60.0
 POLL_OTHERS = 0.02
-"""Seconds between looks for what other processes appended: one pragma, a few microseconds."""
+"""Seconds between looks for what other processes appended, where they cannot tell: one pragma, a few microseconds."""
+
+LOOK_ANYWAY = 1.0
+"""The same where they do: for who dies between its commit and the bell."""
 
 CHECKPOINT_PAGES = 4000
 
@@ -77,6 +81,7 @@ class EmbeddedLog:
         self._local = threading.local()
         self._connections: list[apsw.Connection] = []
         self._bell: asyncio.Future[None] | None = None
+        self._others: Bell | None = None
         self._closed = False
         self._lock: int | None = None
 
@@ -86,6 +91,8 @@ class EmbeddedLog:
         """Open the file, and the threads. Raises: ConfigurationError."""
         self._loop = asyncio.get_running_loop()
         self._write_connection = self._connect()
+        if self._shared:
+            self._others = Bell(self.path)
         self.cluster = storage.cluster(self._write_connection)
         self._appender = storage.Appender(self._write_connection, self.options.partitions)
         self._write_connection.wal_autocheckpoint(CHECKPOINT_PAGES)
@@ -111,6 +118,8 @@ class EmbeddedLog:
         self._reads.shutdown()
         for connection in self._connections:
             connection.close()
+        if self._others is not None:
+            self._others.close()
         self._release_lock()
         self.ring()
 
@@ -136,12 +145,18 @@ class EmbeddedLog:
             return
         connection = self._connect()
         version = connection.pragma("data_version")
-        while True:
-            await asyncio.sleep(POLL_OTHERS)
+
+        def look() -> None:
+            nonlocal version
             now = connection.pragma("data_version")
             if now != version:
                 version = now
                 self.ring()
+
+        with listening(self.path, look) as told:
+            while True:
+                await asyncio.sleep(LOOK_ANYWAY if told else POLL_OTHERS)
+                look()
 
     # -- writing
 
@@ -193,6 +208,8 @@ class EmbeddedLog:
         try:
             with self._transaction():
                 outcome = [self._appender.append(new, now) for new, _ in batch]
+            if self._others is not None:
+                self._others.ring()
         except apsw.Error as exc:
             outcome = storage.unavailable(exc)
         assert self._loop is not None

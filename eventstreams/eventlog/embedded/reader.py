@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from eventstreams.eventlog.base import Block
 from eventstreams.records import Record, TopicPartition
 
 if TYPE_CHECKING:
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
 READ_BYTES = 4 * 1024 * 1024
 """Bytes of values a read takes from one partition at the most; one larger record comes alone."""
 
+READ_RECORDS = 4096
+"""The same for records: no more than the log gives in one fetch."""
+
+
+def _may_go_on(block: Block, stop: int) -> bool:
+    """Whether the log may hold more than was asked for or than fits a read."""
+    return block.next_offset >= stop or sum(len(record.value) for record in block.records) >= READ_BYTES
+
 
 class EmbeddedReader:
     """A LogReader: a map of next offsets, read again whenever the log's bell rings."""
@@ -21,11 +30,14 @@ class EmbeddedReader:
     def __init__(self, log: EmbeddedLog) -> None:
         self._log = log
         self._offsets: dict[TopicPartition, int] = {}
+        self._ended: asyncio.Future[None] | None = None
+        """The bell before which a read met the end everywhere: until it rings there is nothing to look for."""
 
     async def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Add partitions, each from its offset. Raises: UnknownTopic."""
         await self._log.extents(offsets)
         self._offsets.update(offsets)
+        self._ended = None
         self._log.ring()
 
     async def unassign(self, partitions: Collection[TopicPartition]) -> None:
@@ -43,26 +55,29 @@ class EmbeddedReader:
         deadline = loop.time() + timeout
         while True:
             bell = self._log.bell
-            records = await self._read_now(limit)
+            records = [] if bell is self._ended else await self._read_now(limit, bell)
             left = deadline - loop.time()
             if records or left <= 0:
                 return records
             await asyncio.wait([bell], timeout=left)
 
-    async def _read_now(self, limit: int) -> Sequence[Record]:
+    async def _read_now(self, limit: int, bell: asyncio.Future[None]) -> Sequence[Record]:
         records: list[Record] = []
         moved: dict[TopicPartition, int] = {}
+        ended = True
         for partition, offset in list(self._offsets.items()):
-            room = limit - len(records)
-            if room <= 0:
-                break
-            block = await self._log.fetch(partition, offset, offset + room, READ_BYTES)
-            records.extend(block.records)
-            moved[partition] = block.next_offset
+            room = min(limit - len(records), READ_RECORDS)
+            block = await self._log.fetch(partition, offset, offset + room, READ_BYTES) if room > 0 else None
+            if block is None or _may_go_on(block, offset + room):
+                ended = False
+            if block is not None:
+                records.extend(block.records)
+                moved[partition] = block.next_offset
         # Moved only now, without an await after: a cancelled read loses nothing.
         for partition, offset in moved.items():
             if partition in self._offsets:
                 self._turn(partition, offset)
+        self._ended = bell if ended else None
         return records
 
     def _turn(self, partition: TopicPartition, offset: int) -> None:
