@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 10
 LOG ?= embedded
 
-.PHONY: setup run test lint kafka soak soak-intake clients acceptance
+.PHONY: setup run test lint kafka soak soak-intake clients acceptance bench
 
 setup: $(STAMP)
 
@@ -43,3 +43,6 @@ soak-intake: setup
 
 clients: setup
 	$(BIN)/python -m pytest -m clients tests/clients
+
+bench: setup
+	$(BIN)/python -m bench $(BENCH)
