@@ -79,9 +79,11 @@ class Subscription:
             body = frames.FIRST_BYTES_JSON
         else:
             self._last_id = self.ids.id()
-            body = frames.FIRST_BYTES_SSE + self.group.position_block(self._last_id)
+            body = frames.FIRST_BYTES_SSE
             if gaps:
+                # Before the position, which is past the gap: a client cut in between would never be told.
                 body += frames.named_frame(b"gap", self._last_id, frames.gap_body(gaps))
+            body += self.group.position_block(self._last_id)
         self._write(body)
         self.resume()
 

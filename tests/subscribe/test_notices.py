@@ -62,6 +62,16 @@ async def test_cursor_that_retention_has_passed_gets_a_notice_and_the_earliest_e
         assert gaps(gateway) == (1, 3)
 
 
+async def test_no_id_past_a_gap_comes_before_its_notice(gateway: Gateway) -> None:
+    """A client that is cut in between would come back with that id, and never be told."""
+    await gateway.add(*range(10))
+    await gateway.log.delete_before(EDITS, 4)
+    async with resumed(gateway, last_event_id(gateway, 1, 1)) as client:
+        before, notice, after = (await client.until(b'"n":9,')).partition(b"event: gap\n")
+        assert notice and b"id: " not in before
+        assert after.split(b"\n\n")[1].startswith(b"id: "), "the block of where it stands comes next"
+
+
 async def test_offset_beyond_the_end_goes_on_by_time_and_says_so(gateway: Gateway) -> None:
     """The log was made anew: its records have other numbers, and the same times."""
     await gateway.add(*range(1000, 9000, 1000))
