@@ -239,6 +239,7 @@ async def _gateway_app(settings: Settings, services: Services) -> AsyncIterator[
             trusted=parse_networks(settings.trusted_proxies),
             browsers_come_back=given.browsers_come_back,
             canaries=given.canaries,
+            no_id_blocks=tuple(given.no_id_blocks),
         )
         endpoint = StreamEndpoint(engine, services.catalog, admission, wanted)
         gateway = build_gateway(endpoint, _pages(given, services), cors=given.cors, csp=given.csp)

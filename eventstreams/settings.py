@@ -69,6 +69,10 @@ class GatewaySettings(BaseModel):
         True, description="Whether a browser over a limit gets a 200 that tells it when to come back."
     )
     canaries: bool = Field(True, description="Whether canary events are sent to who does not say.")
+    no_id_blocks: list[str] = Field(
+        ["python-httpx/", "Go-http-client/"],
+        description="Beginnings of user agents that get `positions=false`: they take such blocks for messages.",
+    )
     redaction: list[RedactionRule] = Field([], description="What is hidden of events: rules, tried in order.")
     redacted_pages: dict[str, list[Any]] = Field(
         {}, description="Titles by domain of pages whose performers are hidden; rules made from it go first."

@@ -11,6 +11,8 @@ import httpx
 import httpx_sse
 import orjson
 
+from eventstreams import __version__
+
 LONGEST_PAUSE = 30.0
 READ_TIMEOUT = 60.0
 """Seconds without a byte, four heartbeats, after which the connection is taken for dead."""
@@ -35,7 +37,8 @@ def tail(streams: str, url: str, since: str | None, filters: tuple[str, ...], as
     params = [("since", since)] if since else []
     params += [("filter", text) for text in filters]
     shown = 0
-    with httpx.Client(timeout=httpx.Timeout(10.0, read=READ_TIMEOUT), trust_env=False) as http:
+    agent = {"user-agent": f"eventstreams/{__version__}"}  # Not the library's: that gets no blocks with only an id.
+    with httpx.Client(timeout=httpx.Timeout(10.0, read=READ_TIMEOUT), headers=agent, trust_env=False) as http:
         for data in _events(http, f"{url.rstrip('/')}/v2/stream/{streams}", params):
             click.echo(data if as_json else _line(data))
             shown += 1

@@ -48,6 +48,8 @@ class GatewayOptions:
     """Whether a browser over a limit is answered 200 and told to come back: it never does after another status."""
     canaries: bool = True
     """Whether canary events are sent to who does not say."""
+    no_id_blocks: tuple[str, ...] = ()
+    """Beginnings of user agents that get no blocks with only an id unless they ask for them."""
 
 
 class StreamEndpoint:
@@ -89,9 +91,7 @@ class StreamEndpoint:
         with ExitStack() as held:
             try:
                 held.enter_context(self._admission.enter(client))
-                wanted = read_request(
-                    request, scope["path_params"]["streams"], self._catalog, canaries=options.canaries
-                )
+                wanted = self._read(request)
                 start = await self._find_start(wanted)
             except (TooManyConnections, ServiceUnavailable, LogUnavailable) as exc:
                 held.close()
@@ -107,6 +107,12 @@ class StreamEndpoint:
                 await self._serve_directly(handover, send, headers, wanted, start, held)
             else:
                 await self._serve_portably((scope, receive, send), headers, wanted, start)
+
+    def _read(self, request: Request) -> StreamRequest:
+        options = self._options
+        id_blocks = not request.headers.get("user-agent", "").startswith(options.no_id_blocks)
+        streams = request.scope["path_params"]["streams"]
+        return read_request(request, streams, self._catalog, canaries=options.canaries, id_blocks=id_blocks)
 
     async def _find_start(self, wanted: StreamRequest) -> Start:
         """Ask the log where to start. Raises: LogUnavailable as well where it takes too long."""

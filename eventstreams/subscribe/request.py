@@ -38,7 +38,7 @@ from eventstreams.subscribe.since import given_since, parse_since
 T = TypeVar("T")
 
 JSON_LINES = "application/json"
-POSITIONS = {"": "id", "true": "id", "false": "off", "event": "event"}
+POSITIONS = {"true": "id", "false": "off", "event": "event"}
 CANARY = {"true": True, "false": False}
 
 
@@ -67,10 +67,14 @@ class Start:
     """The names of the streams that these partitions are of."""
 
 
-def read_request(request: Request, streams: str, catalog: StreamCatalog, *, canaries: bool = True) -> StreamRequest:
+def read_request(
+    request: Request, streams: str, catalog: StreamCatalog, *, canaries: bool = True, id_blocks: bool = True
+) -> StreamRequest:
     """Check a request in the contract's order: streams, `since`, the other parameters, Last-Event-ID.
 
-    `streams` is the path's part, not decoded. Raises: RequestError, InvalidAssignment.
+    `streams` is the path's part, not decoded; `canaries` and `id_blocks` are for who does not say.
+
+    Raises: RequestError, InvalidAssignment.
     """
     configs = find_streams(unquote(streams).split(","), catalog)
     query = request.query_params
@@ -78,7 +82,7 @@ def read_request(request: Request, streams: str, catalog: StreamCatalog, *, cana
     form = Form(
         json_lines=request.headers.get("accept", "").startswith(JSON_LINES),
         canary=_choice(query.get("canary", ""), {"": canaries, **CANARY}, "canary"),
-        positions=_choice(query.get("positions", ""), POSITIONS, "positions"),
+        positions=_choice(query.get("positions", ""), {"": "id" if id_blocks else "off", **POSITIONS}, "positions"),
     )
     filters = [*query.getlist("filter"), *query.getlist("filter[]")]
     header = request.headers.getlist("last-event-id")

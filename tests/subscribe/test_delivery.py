@@ -70,14 +70,16 @@ async def eventually(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def serving(tmp_path: Path, path: str, options: EngineOptions | None = None) -> AsyncIterator[Gateway]:
+async def serving(
+    tmp_path: Path, path: str, options: EngineOptions | None = None, reading: GatewayOptions | None = None
+) -> AsyncIterator[Gateway]:
     (tmp_path / "streams.yaml").write_text("streams: {edits: {topics: [a]}}")
     metrics, catalog = Metrics(), load_catalog(str(tmp_path / "streams.yaml"))
     admission = Admission(metrics)
     async with open_embedded(":memory:") as log:
         await log.create_topic("a")
         async with Engine(log, options or EngineOptions(), metrics).open() as engine:
-            app = build_gateway(StreamEndpoint(engine, catalog, admission, GatewayOptions()))
+            app = build_gateway(StreamEndpoint(engine, catalog, admission, reading or GatewayOptions()))
             listener = socket.create_server(("127.0.0.1", 0))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
             server = uvicorn.Server(

@@ -15,6 +15,7 @@ import pytest
 from eventstreams.errors import UnknownTopic
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe.drain import RETRY_FIRST, retry_slots
+from eventstreams.subscribe.endpoints import GatewayOptions
 from eventstreams.subscribe.engine import EngineOptions
 from tests.subscribe.test_delivery import PATHS, Client, Gateway, connected, numbers, serving, unchunked
 
@@ -149,6 +150,21 @@ async def test_streams_without_positions_are_sent_no_blocks_of_ids(gateway: Gate
         assert ended
         assert b"id: " not in body
         assert re.search(rb"retry: \d+\n$", body)
+
+
+@pytest.mark.parametrize(("query", "blocks"), [("", False), ("?positions=true", True)])
+async def test_user_agents_that_take_a_block_with_an_id_for_a_message_get_it_on_demand(
+    tmp_path: Path, query: str, blocks: bool
+) -> None:
+    reading = GatewayOptions(no_id_blocks=("python-httpx/",))
+    async with serving(tmp_path, "direct", reading=reading) as gateway:
+        request = f"GET /v2/stream/edits{query} HTTP/1.1"
+        async with connected(gateway, request, "User-Agent: python-httpx/0.28.1") as client:
+            await client.head()
+            await gateway.open_streams(1)
+            await gateway.add(1)
+            body = await client.until(b'"n":1')
+            assert body.count(b"id: ") == 1 + blocks
 
 
 async def test_nothing_comes_after_the_goodbye(gateway: Gateway) -> None:
