@@ -135,7 +135,7 @@ class Stream:
 async def stream(behind: Behind, last_id: str = "", source: str = "127.0.0.1") -> AsyncIterator[Stream]:
     transport = httpx.AsyncHTTPTransport(local_address=source)
     async with httpx.AsyncClient(transport=transport, timeout=30) as http:
-        headers = {"last-event-id": last_id} if last_id else {}
+        headers = {"user-agent": "test"} | ({"last-event-id": last_id} if last_id else {})
         async with http.stream("GET", behind.url, headers=headers) as response:
             assert response.status_code == 200, await response.aread()
             opened = Stream(response)
