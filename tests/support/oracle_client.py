@@ -79,6 +79,10 @@ class Client:
         )
         return {place: (at, end) for place, at, end in mine if at < end}
 
+    def left(self, ends: Mapping[Place, int]) -> int:
+        """Return how many offsets it has still to come past."""
+        return sum(end - at for at, end in self.behind(ends).values())
+
     def where(self, ends: Mapping[Place, int]) -> str:
         """Return in words how far it is behind, and what its connection does."""
         places = ", ".join(f"{topic}/{n} at {at} of {end}" for (topic, n), (at, end) in self.behind(ends).items())
@@ -137,7 +141,8 @@ class Client:
             self._take(reader, chunks.feed(piece))
             if self._slow and self.cutting:
                 await asyncio.sleep(self._rng.random() * 0.02)
-            piece = await _receive(connection, self._rng.choice((100, 4096)) if self._slow else 65536)
+            slow = self._slow and self.cutting
+            piece = await _receive(connection, self._rng.choice((100, 4096)) if slow else 65536)
             if not piece:
                 return
 
