@@ -230,7 +230,7 @@ async def _gateway_app(settings: Settings, services: Services) -> AsyncIterator[
     async with engine.open():
 
         async def drain() -> None:
-            admission.draining = True
+            admission.drain()
             await engine.drain(given.drain_timeout)
 
         wanted = GatewayOptions(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from ipaddress import IPv6Address
 
 from eventstreams.addresses import parse_address
@@ -36,6 +36,7 @@ class Admission:
         self._in_all = in_all
         self._open: dict[str, int] = {}
         self._refused: OrderedDict[str, float] = OrderedDict()
+        self._waits: set[asyncio.Timeout] = set()
         self.draining = False
         self.count = 0
 
@@ -61,9 +62,36 @@ class Admission:
             else:
                 del self._open[key]
 
-    def _check(self, key: str) -> None:
+    def drain(self) -> None:
+        """Refuse all from now on, those too that wait for the log."""
+        self.draining = True
+        for wait in self._waits:
+            wait.reschedule(asyncio.get_running_loop().time())
+
+    @asynccontextmanager
+    async def wait(self, seconds: float) -> AsyncIterator[None]:
+        """Bound what a request waits for before its stream begins.
+
+        Raises: TimeoutError, and ServiceUnavailable when a drain has begun meanwhile.
+        """
+        try:
+            async with asyncio.timeout(seconds) as wait:
+                self._waits.add(wait)
+                try:
+                    yield
+                finally:
+                    self._waits.discard(wait)
+        except TimeoutError as exc:
+            self._check_draining(exc)
+            raise
+
+    def _check_draining(self, cause: Exception | None = None) -> None:
         if self.draining:
-            raise ServiceUnavailable("this server is shutting down; another one answers", retry_after=DRAIN_RETRY_AFTER)
+            message = "this server is shutting down; another one answers"
+            raise ServiceUnavailable(message, retry_after=DRAIN_RETRY_AFTER) from cause
+
+    def _check(self, key: str) -> None:
+        self._check_draining()
         if self._in_all and self.count >= self._in_all:
             raise ServiceUnavailable(f"all {self._in_all} places are taken", retry_after=RETRY_AFTER)
         if self._per_client and self._open.get(key, 0) >= self._per_client:

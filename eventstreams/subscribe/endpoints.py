@@ -5,7 +5,6 @@ Before the first byte an error is a status, after it a frame.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -92,7 +91,7 @@ class StreamEndpoint:
             try:
                 held.enter_context(self._admission.enter(client))
                 wanted = self._read(request)
-                start = await self._find_start(wanted)
+                start = await self._prepare(wanted, only_look=request.method == "HEAD")
             except (TooManyConnections, ServiceUnavailable, LogUnavailable) as exc:
                 held.close()
                 await self._admission.pause_if_hasty(client)
@@ -114,11 +113,17 @@ class StreamEndpoint:
         streams = request.scope["path_params"]["streams"]
         return read_request(request, streams, self._catalog, canaries=options.canaries, id_blocks=id_blocks)
 
-    async def _find_start(self, wanted: StreamRequest) -> Start:
-        """Ask the log where to start. Raises: LogUnavailable as well where it takes too long."""
+    async def _prepare(self, wanted: StreamRequest, *, only_look: bool) -> Start:
+        """Do what needs the log: find where to start, and unless `only_look` have the engine prepared for it.
+
+        Raises: LogUnavailable as well where that takes too long, ServiceUnavailable where a drain begins meanwhile.
+        """
         try:
-            async with asyncio.timeout(LOG_PATIENCE):
-                return await find_start(wanted, self._engine.log, resume_skew=self._options.resume_skew)
+            async with self._admission.wait(LOG_PATIENCE):
+                start = await find_start(wanted, self._engine.log, resume_skew=self._options.resume_skew)
+                if not only_look:
+                    await self._engine.prepare(start.cursor)
+                return start
         except TimeoutError as exc:
             raise LogUnavailable(f"the event log did not answer within {LOG_PATIENCE:g} s") from exc
 
@@ -131,8 +136,7 @@ class StreamEndpoint:
         start: Start,
         held: ExitStack,
     ) -> None:
-        """Send the head, then leave the connection, and what is held for it, to the subscription."""
-        await self._engine.prepare(start.cursor)
+        """Send the head, then leave the connection, and what is held for it, to the subscription; it is prepared."""
         try:
             handover.before_head()
             await send({"type": "http.response.start", "status": 200, "headers": encoded(headers)})
@@ -161,11 +165,11 @@ class StreamEndpoint:
         self, asgi: tuple[Scope, Receive, Send], headers: dict[str, str], wanted: StreamRequest, start: Start
     ) -> None:
         wire = AsgiWire()
+        subscription = self._engine.begin(
+            start.cursor, wire, wanted.form, filter_=wanted.filter, gaps=start.gaps, streams=start.streams
+        )
         opened = ExitStack()
         try:
-            subscription = await self._engine.subscribe(
-                start.cursor, wire, wanted.form, filter_=wanted.filter, gaps=start.gaps, streams=start.streams
-            )
             self._open[subscription] = wanted
             opened.callback(self._open.pop, subscription)
             wire.on_lost = subscription.close

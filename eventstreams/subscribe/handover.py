@@ -188,6 +188,11 @@ class DirectWire(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Go on: the transport has sent what it held."""
+        # Deliberate: not from within the transport's own writing, which after this call ends a transport that was
+        # closed meanwhile, whether or not its end is on the way already.
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
         if self.closed:
             return
         self._free = True

@@ -301,6 +301,25 @@ async def test_slow_reader_loses_nothing_across_full_buffers(gateway: Gateway) -
         assert numbers(body) == list(range(80))
 
 
+async def test_stream_that_ends_while_bytes_wait_is_sent_whole_and_ends_once(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(gateway) as client:
+        await client.head()
+        await gateway.open_streams(1)
+        for n in range(60):
+            await gateway.add(n, size=8000)
+        await gateway.behind()
+        draining = asyncio.create_task(gateway.engine.drain(10))
+        body, ended = unchunked(await client.rest())
+        assert ended
+        seen = numbers(body)
+        assert seen == list(range(len(seen)))
+        await draining
+        await gateway.open_streams(0)
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+
+
 async def test_frames_larger_than_every_buffer_arrive_whole(gateway: Gateway) -> None:
     async with connected(gateway) as client:
         await client.head()

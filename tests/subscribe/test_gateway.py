@@ -22,7 +22,7 @@ from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.metrics import Metrics
 from eventstreams.records import NewRecord
 from eventstreams.subscribe.admission import Admission
-from eventstreams.subscribe.endpoints import GatewayOptions, StreamEndpoint
+from eventstreams.subscribe.endpoints import LOG_PATIENCE, GatewayOptions, StreamEndpoint
 from eventstreams.subscribe.engine import Engine, EngineOptions
 from eventstreams.subscribe.handover import HandoverProtocol
 from tests.support.away import AwayLog
@@ -345,9 +345,22 @@ async def test_client_over_its_limit_is_refused_before_its_request_is_read(gatew
 
 
 async def test_draining_gateway_refuses_new_streams(gateway: Running) -> None:
-    gateway.admission.draining = True
+    gateway.admission.drain()
     answer = await gateway.http.get("/v2/stream/edits")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+async def test_drain_answers_those_who_wait_for_the_log(gateway: Running) -> None:
+    gateway.away.hangs = True
+    waiting = asyncio.create_task(gateway.http.get("/v2/stream/edits"))
+    async with asyncio.timeout(20):
+        while not gateway.admission.count:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    gateway.admission.drain()
+    answer = await waiting
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.elapsed.total_seconds() < LOG_PATIENCE
+    assert gateway.admission.count == 0
 
 
 async def test_while_the_log_is_away_clients_are_told_to_come_back(gateway: Running) -> None:

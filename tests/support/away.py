@@ -22,7 +22,7 @@ class AwayLog:
         self.lost = False
         """Whether appends are told as timeouts, and not stored."""
         self.hangs = False
-        """Whether appends are stored and never answered."""
+        """Whether appends are stored and never answered, nor is who asks for partitions."""
         self.refuse: Callable[[NewRecord], LogError | None] = lambda _: None
 
     def __getattr__(self, name: str) -> Any:
@@ -41,6 +41,8 @@ class AwayLog:
         return [AppendTimeout("silent")] * len(new) if self.silent else outcomes
 
     async def partitions(self, topic: str) -> Sequence[TopicPartition]:
+        if self.hangs:
+            await asyncio.get_running_loop().create_future()
         if self.away:
             raise LogUnavailable("away")
         return await self._log.partitions(topic)

@@ -35,7 +35,7 @@ Truth = dict[Place, list[tuple[int, int]]]
 """Offset and number of every event that the log holds, by partition."""
 
 STANDSTILL = 60.0
-"""Seconds in which some client must have come further, once nothing is cut or killed any more, until all are at the end."""
+"""Seconds in which some client must have come further, once nothing is cut or killed any more."""
 
 UNCERTAIN = 10_000
 """Numbers that a killed producer may have given, at most: what comes after begins beyond them."""
