@@ -95,7 +95,7 @@ _POST = {
     "responses": {
         "200": _outcomes("validate_only: all events would be stored"),
         "201": {"description": "All events are stored"},
-        "202": {"description": "hasty: the events were received"},
+        "202": {"description": "hasty: the events were received; else, with a spool: all are stored or kept on disk"},
         "207": _outcomes("Some events are stored"),
         "400": _outcomes("No event is valid, or the body is empty or no JSON"),
         "408": _outcomes("The body did not come whole in time"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
 import orjson
 
-from eventstreams.errors import LogError
+from eventstreams.errors import LogError, LogUnavailable
 from eventstreams.eventlog.base import EventLog
 from eventstreams.records import Record
 from intake import paths
@@ -20,6 +21,9 @@ from intake.spool import Outcome, Spool
 
 SKEW = 5_000
 """Milliseconds by which clocks of brokers may differ from ours, where they stamp records."""
+
+SEARCH_SECONDS = 3.0
+"""In which the log must have been searched for an earlier attempt: its producer waits."""
 
 
 class Storage:
@@ -76,14 +80,24 @@ class Storage:
         for topic in {prepared[number].record.topic for number in doubts}:
             numbers = [number for number in doubts if prepared[number].record.topic == topic]
             wanted = {keys[number].identity: number for number in numbers}
+            since = min(doubts[number] for number in numbers) - SKEW
             try:
-                async for record in records_since(self._log, topic, min(doubts[number] for number in numbers) - SKEW):
-                    identity = self._identity(record)
-                    if identity in wanted:
-                        outcomes[wanted[identity]] = DUPLICATE
-            except LogError as exc:
-                outcomes.update({number: failed(prepared[number].event, exc) for number in numbers})
+                async with asyncio.timeout(SEARCH_SECONDS):
+                    outcomes |= dict.fromkeys(await self._held(topic, since, wanted), DUPLICATE)
+            except (LogError, TimeoutError) as exc:
+                cause = exc.message if isinstance(exc, LogError) else f"not searched in {SEARCH_SECONDS:g} s"
+                away = LogUnavailable(f"an earlier attempt may have been stored, and the log cannot be asked: {cause}")
+                outcomes.update({number: failed(prepared[number].event, away) for number in numbers})
         return outcomes
+
+    async def _held(self, topic: str, since: int, wanted: Mapping[str, int]) -> set[int]:
+        """Return the numbers of the ids that a topic holds. Raises: LogError."""
+        found: set[int] = set()
+        async for record in records_since(self._log, topic, since):
+            number = wanted.get(self._identity(record) or "")
+            if number is not None:
+                found.add(number)
+        return found
 
     def _identity(self, record: Record) -> str | None:
         try:

@@ -78,6 +78,20 @@ async def test_attempt_whose_end_is_not_known_is_looked_for(opened: Any, stored:
         assert sorted(event["meta"]["id"] for event in await rig.events("once")) == ["one", "three", "two"]
 
 
+async def test_search_for_an_earlier_attempt_ends_in_time(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("intake.storing.SEARCH_SECONDS", 0.05)
+    async with opened() as (rig, log):
+        log.lost = True
+        assert (await rig.post(once())).status_code == 503
+        log.lost, log.hangs = False, True
+        answer = await rig.post(once())
+        assert answer.status_code == 503
+        assert "cannot be asked: not searched in 0.05 s" in answer.json()["error"][0]["context"]["message"]
+        log.hangs = False
+        assert (await rig.post(once())).status_code == 201
+        assert len(await rig.events("once")) == 1
+
+
 async def test_ids_are_forgotten_after_their_window_and_over_the_bound() -> None:
     now = 0.0
     seen = Deduplication(3, clock=lambda: now)
