@@ -1,12 +1,17 @@
-"""Appends to Kafka: one idempotent producer, delivery confirmed by all in-sync replicas, one crossing a batch."""
+"""Appends to Kafka: one idempotent producer, delivery confirmed by all in-sync replicas.
+
+Delivery reports are served on the event loop, each millisecond while records are under way. librdkafka calls back
+record by record: on a thread of its own each call would wait for the interpreter's lock, up to five milliseconds each
+while the loop is busy.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -26,27 +31,55 @@ FLUSH_TIMEOUT = 10.0
 """Longer than librdkafka may hold a record: what it still has then is not to be delivered."""
 
 
+POLL_SECONDS = 0.001
+"""Between looks for delivery reports while records are under way."""
+
+IDLE_SECONDS = 0.1
+"""The same while there are none: errors of the producer are told then too."""
+
+
 class _Batch:
-    """The outcomes of one append, filled in by the producer's thread."""
+    """The outcomes of one append, filled in by delivery reports: on the loop, or as a producer is ended, beside it."""
 
-    def __init__(self, new: Sequence[NewRecord], done: Callable[[], None]) -> None:
-        self.outcomes: list[Outcome | None] = [None] * len(new)
+    __slots__ = ("_left", "_loop", "new", "reports", "settled")
+
+    def __init__(self, new: Sequence[NewRecord], loop: asyncio.AbstractEventLoop) -> None:
+        self.new = new
+        self.reports: list[Any] = [None] * len(new)
+        """librdkafka's message where a record is stored, else the error; None while neither."""
         self._left = len(new)
-        self._done = done
-        self._lock = threading.Lock()
+        self._loop = loop
+        self.settled: asyncio.Future[None] = loop.create_future()
 
-    def settle(self, number: int, outcome: Outcome) -> None:
-        """Note an outcome; the last one wakes who waits."""
-        with self._lock:
-            self.outcomes[number] = outcome
-            self._left -= 1
-            left = self._left
-        if not left:
-            self._done()
+    def settle(self, number: int, error: Any, message: Any) -> None:
+        """Note what became of a record; the last one wakes who waits."""
+        self.reports[number] = message if error is None else error
+        self._left -= 1
+        if self._left:
+            return
+        if asyncio._get_running_loop() is self._loop:
+            _resolve(self.settled)
+        else:
+            self._loop.call_soon_threadsafe(_resolve, self.settled)
+
+    def outcomes(self, late: LogError) -> list[Outcome]:
+        """Return the outcomes in the records' order; `late` for those that are not known."""
+        return [
+            late if report is None else _outcome(report, record)
+            for report, record in zip(self.reports, self.new, strict=True)
+        ]
+
+
+def _outcome(report: Any, record: NewRecord) -> Outcome:
+    if isinstance(report, LogError):
+        return report
+    if isinstance(report, KafkaError):
+        return translated(report, record.topic)
+    return Record(record.topic, report.partition(), report.offset(), report.timestamp()[1], record.value, record.key)
 
 
 class KafkaWriter:
-    """One producer at a time and the thread that serves its delivery reports. `open` it before use.
+    """One producer at a time, served by the loop that opened it. `open` it on that loop before use.
 
     A producer that has met a fatal error (its idempotence cannot go on: fenced, or refused) is replaced: it would
     refuse every record for good.
@@ -55,9 +88,10 @@ class KafkaWriter:
     def __init__(self, properties: Properties) -> None:
         self._properties = properties
         self._producer: Producer | None = None
-        self._fatal = threading.Event()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._fatal = False
+        self._closed = False
+        self._pending = 0
+        self._serving: asyncio.TimerHandle | None = None
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="kafka close")
 
     def open(self) -> None:
@@ -66,63 +100,73 @@ class KafkaWriter:
             self._producer = Producer(self._properties)
         except KafkaException as exc:
             raise LogUnavailable(f"no Kafka producer: {exc}") from exc
-        self._fatal.clear()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="kafka delivery", daemon=True)
-            self._thread.start()
+        self._fatal = False
+        if self._serving is None:
+            self._serve(asyncio.get_running_loop())
 
-    def _serve(self) -> None:
-        while not self._stop.is_set():
-            producer = self._producer
-            assert producer is not None
-            try:
-                producer.poll(0.1)
-            except KafkaException as exc:
-                # A fatal error is told by raising, once.
-                self._note(producer, exc.args[0])
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve delivery reports, and come again."""
+        self._poll()
+        self._serving = loop.call_later(POLL_SECONDS if self._pending else IDLE_SECONDS, self._serve, loop)
+
+    def _poll(self) -> None:
+        producer = self._producer
+        assert producer is not None
+        try:
+            producer.poll(0)
+        except KafkaException as exc:
+            # A fatal error is told by raising, once.
+            self._note(producer, exc.args[0])
 
     def _note(self, producer: Producer, error: KafkaError) -> None:
         """Have a producer replaced that can't go on."""
         if producer is self._producer and (error.fatal() or error.code() == KafkaError._FATAL):
             logger.error("the Kafka producer met a fatal error and is replaced", extra={"cause": error.str()})
-            self._fatal.set()
+            self._fatal = True
 
     async def append(self, new: Sequence[NewRecord], timeout: float) -> Sequence[Outcome]:
         """Append records of topics that exist; see `EventLog.append`. Returns after `timeout` seconds at most."""
-        if self._producer is None or self._stop.is_set():
+        if self._producer is None or self._closed:
             return [LogUnavailable("the event log is closed")] * len(new)
         if not new:
             return []
-        if self._fatal.is_set():
+        if self._fatal:
             self._replace(self._producer)
         loop = asyncio.get_running_loop()
-        settled = loop.create_future()
-        batch = _Batch(new, partial(_wake, loop, settled))
-        self._send(self._producer, new, batch)
-        late_at = loop.call_later(timeout, _resolve, settled)
+        batch = _Batch(new, loop)
+        self._pending += 1
+        late = loop.call_later(timeout, _resolve, batch.settled)
         try:
+            self._send(self._producer, batch)
+            self._hurry(loop)
             # A caller that goes leaves the records to their fate: they are on their way.
-            await settled
+            await batch.settled
         finally:
-            late_at.cancel()
-        late = AppendTimeout(f"no acknowledgement in {timeout:.1f} s")
-        return [late if outcome is None else outcome for outcome in batch.outcomes]
+            late.cancel()
+            self._pending -= 1
+        return batch.outcomes(AppendTimeout(f"no acknowledgement in {timeout:.1f} s"))
 
-    def _send(self, producer: Producer, new: Sequence[NewRecord], batch: _Batch) -> None:
-        for number, record in enumerate(new):
+    def _send(self, producer: Producer, batch: _Batch) -> None:
+        for number, record in enumerate(batch.new):
             try:
                 producer.produce(
                     record.topic,
                     record.value,
                     record.key,
                     timestamp=record.timestamp or 0,
-                    on_delivery=_report(batch, number, record),
+                    on_delivery=partial(batch.settle, number),
                 )
             except BufferError:
-                batch.settle(number, LogFull("Local: Queue full"))
+                batch.settle(number, LogFull("Local: Queue full"), None)
             except KafkaException as exc:
                 self._note(producer, exc.args[0])
-                batch.settle(number, translated(exc.args[0], record.topic))
+                batch.settle(number, exc.args[0], None)
+
+    def _hurry(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look for delivery reports soon, where the next look was to be an idle one."""
+        if self._pending == 1 and self._serving is not None:
+            self._serving.cancel()
+            self._serving = loop.call_later(POLL_SECONDS, self._serve, loop)
 
     def _replace(self, broken: Producer) -> None:
         self.open()
@@ -130,18 +174,19 @@ class KafkaWriter:
 
     async def aclose(self) -> None:
         """Deliver what is under way, then stop. Idempotent."""
-        if self._producer is None or self._stop.is_set():
+        producer = self._producer
+        if producer is None or self._closed:
             return
-        await asyncio.get_running_loop().run_in_executor(self._aside, self._close, self._producer)
+        self._closed = True
+        self._pending += 1  # until all is delivered the looks are frequent
+        deadline = time.monotonic() + FLUSH_TIMEOUT
+        while len(producer) and time.monotonic() < deadline:
+            self._poll()
+            await asyncio.sleep(POLL_SECONDS)
+        if self._serving is not None:
+            self._serving.cancel()
+        await asyncio.get_running_loop().run_in_executor(self._aside, _end, producer, 1.0)
         self._aside.shutdown(wait=False)
-
-    def _close(self, producer: Producer) -> None:
-        with contextlib.suppress(KafkaException):
-            producer.flush(FLUSH_TIMEOUT)
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-        _end(producer, 1.0)
 
 
 def _end(producer: Producer, seconds: float) -> None:
@@ -151,24 +196,6 @@ def _end(producer: Producer, seconds: float) -> None:
         producer.flush(seconds)
 
 
-def _wake(loop: asyncio.AbstractEventLoop, settled: asyncio.Future[None]) -> None:
-    loop.call_soon_threadsafe(_resolve, settled)
-
-
 def _resolve(settled: asyncio.Future[None]) -> None:
     if not settled.done():
         settled.set_result(None)
-
-
-def _report(batch: _Batch, number: int, record: NewRecord) -> Callable[[Any, Any], None]:
-    def report(error: Any, message: Any) -> None:
-        if error is not None:
-            batch.settle(number, translated(error, record.topic))
-            return
-        _, timestamp = message.timestamp()
-        batch.settle(
-            number,
-            Record(record.topic, message.partition(), message.offset(), timestamp, record.value, record.key),
-        )
-
-    return report
