@@ -58,3 +58,19 @@ def put(event: dict[str, Any], path: Path, value: object) -> bool:
         event = inner
     event[path[-1]] = value
     return True
+
+
+def setter(path: Path) -> Callable[[dict[str, Any], object], object]:
+    """Return `put` for one path; quicker for the usual ones, two levels deep."""
+    if len(path) != 2:
+        return lambda event, value: put(event, path, value)
+    outer, inner = path
+
+    def put_inner(event: dict[str, Any], value: object) -> None:
+        held = event.get(outer)
+        if isinstance(held, dict):
+            held[inner] = value
+        else:
+            put(event, path, value)
+
+    return put_inner
