@@ -7,18 +7,17 @@ import json
 import logging
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from urllib.parse import quote
 
 import orjson
-from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eventstreams import logs
 from eventstreams.errors import AssignmentError, EventStreamsError, RequestError
+from eventstreams.ids import new_id
 
 access = logging.getLogger("eventstreams.access")
 
@@ -58,14 +57,14 @@ class StandardHeaders:
 
     def __init__(self, app: ASGIApp, headers: Sequence[tuple[str, str]]) -> None:
         self._app = app
-        self._headers = headers
+        self._headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in self._headers:
-                    headers.setdefault(name, value)
+                own = message["headers"]
+                names = {name for name, _ in own}
+                message["headers"] = [*own, *(header for header in self._headers if header[0] not in names)]
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
@@ -94,15 +93,19 @@ class RequestLog:
         try:
             await self._app(scope, receive, note_status)
         finally:
-            fields = {
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": status,
-                "seconds": round(time.monotonic() - began, 4),
-                "client": scope["client"][0] if scope.get("client") else None,
-            }
-            access.info("request", extra=fields)
+            if access.isEnabledFor(logging.INFO):
+                access.info("request", extra=_access_fields(scope, status, time.monotonic() - began))
             logs.request_id.reset(token)
+
+
+def _access_fields(scope: Scope, status: int, seconds: float) -> dict[str, object]:
+    return {
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "seconds": round(seconds, 4),
+        "client": scope["client"][0] if scope.get("client") else None,
+    }
 
 
 def _request_id(scope: Scope) -> str:
@@ -111,7 +114,7 @@ def _request_id(scope: Scope) -> str:
             text: str = value.decode("latin-1")
             if REQUEST_ID.fullmatch(text):
                 return text
-    return str(uuid.uuid4())
+    return new_id()
 
 
 def uri_as_sent(scope: Scope) -> str:

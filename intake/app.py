@@ -45,6 +45,10 @@ class IntakeApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise NotImplementedError(f"scope {scope['type']!r}: this app serves http only")
+        if scope["path"] == "/v1/events" and scope["method"] == "POST":
+            # What nearly all requests are; the rest finds its way by case and slashes.
+            await self._events.post(scope, receive, send)
+            return
         routes = self._routes(scope)
         method = "GET" if scope["method"] == "HEAD" and "GET" in routes else scope["method"]
         handler = routes.get(method)

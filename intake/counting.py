@@ -30,12 +30,15 @@ class Counting:
     def count(self, found: Sequence[Prepared | EventOutcome], batch: BatchOutcome) -> None:
         """Count a batch; `found` is what was prepared, or refused before."""
         accepted: Counter[Plan] = Counter()
-        self._metrics.duplicates(sum(outcome.duplicate for outcome in batch.outcomes))
+        duplicates = 0
         for one, outcome in zip(found, batch.outcomes, strict=True):
             if isinstance(one, Prepared) and outcome.kind is Kind.ACCEPTED:
+                duplicates += outcome.duplicate
                 accepted[one.plan] += not outcome.duplicate
             else:
                 self._count_refused(one.event, outcome)
+        if duplicates:
+            self._metrics.duplicates(duplicates)
         for plan, count in accepted.items():
             self._metrics.events_accepted(plan.label, plan.validator.uri, count)
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import copy
 import time
-import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import QueryParams
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from eventstreams import logs
 from eventstreams.addresses import Networks, client_ip
 from eventstreams.errors import BadRequest, MalformedBody, RequestError, ServiceUnavailable
+from eventstreams.ids import new_id
 from eventstreams.metrics import Metrics
 from intake.body import Disconnected, discard, read_body
 from intake.envelope import Caller
@@ -28,6 +29,7 @@ from intake.pipeline import Intake
 
 COMPRESSED_FROM = 1024
 COMPRESSION_LEVEL = 3
+NO_QUERY = QueryParams()
 EMPTY = "Request body was empty. Must provide JSON encoded events."
 JSON = "application/json; charset=utf-8"
 
@@ -58,7 +60,7 @@ class EventsEndpoint:
     async def post(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 201, 202, 207, 400, 500 or 503 by what became of the events; 4xx for a request that is none."""
         began = time.monotonic()
-        headers = Headers(scope=scope)
+        headers = _headers(scope)
         try:
             response = await self._take(scope, receive, headers)
         except Disconnected:
@@ -70,7 +72,7 @@ class EventsEndpoint:
 
     async def test_events(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a copy of the configured test events as if they had been posted."""
-        headers = Headers(scope=scope)
+        headers = _headers(scope)
         try:
             events = copy.deepcopy(list(self._options.test_events))
             with self._intake.in_flight.reserve() as reserved:
@@ -79,7 +81,7 @@ class EventsEndpoint:
             response = refusal(exc)
         await _compressed(response, headers)(scope, receive, send)
 
-    async def _take(self, scope: Scope, receive: Receive, headers: Headers) -> Response:
+    async def _take(self, scope: Scope, receive: Receive, headers: Mapping[str, str]) -> Response:
         options = self._options
         try:
             self._intake.in_flight.check()
@@ -106,9 +108,9 @@ class EventsEndpoint:
             return await self._submit(events, scope, headers, len(body), reserved)
 
     async def _submit(
-        self, events: Sequence[Any], scope: Scope, headers: Headers, size: int, reserved: Reservation
+        self, events: Sequence[Any], scope: Scope, headers: Mapping[str, str], size: int, reserved: Reservation
     ) -> Response:
-        query = QueryParams(scope["query_string"])
+        query = QueryParams(scope["query_string"]) if scope["query_string"] else NO_QUERY
         caller = self._caller(scope, headers, query)
         self._limits.spend(caller.client_ip, len(events), size)
         dry_run = _flag(query, "validate_only")
@@ -117,24 +119,29 @@ class EventsEndpoint:
             return Response(status_code=202)
         return answer(await self._intake.submit(events, caller, dry_run=dry_run), dry_run=dry_run)
 
-    def _caller(self, scope: Scope, headers: Headers, query: QueryParams) -> Caller:
+    def _caller(self, scope: Scope, headers: Mapping[str, str], query: QueryParams) -> Caller:
         peer = scope["client"][0] if scope.get("client") else ""
-        given = dict(headers)
+        trusted = self._options.trusted
         return Caller(
-            headers=given,
-            client_ip=client_ip(given, peer, self._options.trusted),
-            request_id=given.get("x-request-id") or str(uuid.uuid4()),
+            headers=headers,
+            client_ip=client_ip(headers, peer, trusted) if trusted else peer,
+            request_id=headers.get("x-request-id") or logs.request_id.get() or new_id(),
             query=query,
         )
 
     def _is_hasty(self, query: QueryParams) -> bool:
         """Whether not to wait. Deliberate: any value, `false` too, unless set otherwise: the original's meaning."""
-        if not self._options.hasty:
+        if not self._options.hasty or not query:
             return False
         given = [value for name, value in query.multi_items() if name == "hasty"]
         if any(name.startswith("hasty[") for name in query) or len(given) > 1:
             return True
         return bool(given and given[0]) and given[0].lower() not in self._options.hasty_off
+
+
+def _headers(scope: Scope) -> Mapping[str, str]:
+    """Return the request's headers; of one name the first counts."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
 
 
 def _flag(query: QueryParams, name: str) -> bool:
@@ -169,7 +176,7 @@ def refusal(exc: RequestError) -> Response:
     return response
 
 
-def _compressed(response: Response, headers: Headers) -> Response:
+def _compressed(response: Response, headers: Mapping[str, str]) -> Response:
     if not response.body:
         return response
     response.headers["vary"] = "Accept-Encoding"

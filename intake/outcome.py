@@ -69,9 +69,11 @@ class BatchOutcome:
     counts: dict[Kind, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        counts = dict.fromkeys(Kind, 0)
-        for outcome in self.outcomes:
-            counts[outcome.kind] += 1
+        stored = sum(outcome is ACCEPTED for outcome in self.outcomes)
+        counts = {Kind.ACCEPTED: stored, Kind.INVALID: 0, Kind.FAILED: 0}
+        if stored < len(self.outcomes):
+            for outcome in self.outcomes:
+                counts[outcome.kind] += outcome is not ACCEPTED
         object.__setattr__(self, "counts", counts)
 
     @property
