@@ -16,12 +16,11 @@ def test_ids_are_random_uuids_without_repetition() -> None:
 
 
 def test_ids_of_a_forked_process_are_others() -> None:
+    # One write each: lines that are printed unbuffered may come apart.
     program = (
-        "import os; from eventstreams.ids import new_id; new_id(); child = os.fork(); print(new_id(), flush=True);"
-        "child and os.waitpid(child, 0)"
+        "import os; from eventstreams.ids import new_id; new_id(); child = os.fork();"
+        "os.write(1, new_id().encode() + b'\\n'); child and os.waitpid(child, 0)"
     )
-    told = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
-    ).stdout
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
 
-    assert len(set(told.split())) == 2
+    assert len(set(done.stdout.split())) == 2
