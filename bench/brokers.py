@@ -13,12 +13,14 @@ from tests.support.kafka import Broker
 
 
 @asynccontextmanager
-async def kafka(folder: Path, config: Mapping[str, str] | None = None) -> AsyncIterator[str]:
-    """Have a broker with the topic of the benches; yields the URL of the log. Raises: KafkaUnavailable."""
+async def kafka(
+    folder: Path, config: Mapping[str, str] | None = None, *, topic: str = events.TOPIC
+) -> AsyncIterator[str]:
+    """Have a broker with a topic of one partition; yields the URL of the log. Raises: KafkaUnavailable."""
     broker = await asyncio.to_thread(Broker, folder / "kafka")
     await asyncio.to_thread(broker.start)
     try:
-        await TopicsAdmin(broker.servers, {}).create(WantedTopic(events.TOPIC, 1, config=config or {}))
+        await TopicsAdmin(broker.servers, {}).create(WantedTopic(topic, 1, config=config or {}))
         yield f"kafka://{broker.servers}"
     finally:
         await asyncio.to_thread(broker.kill)

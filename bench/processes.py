@@ -60,20 +60,22 @@ class Running:
 
 
 @asynccontextmanager
-async def running(command: Sequence[str | Path], core: int, *, errors: bool = True) -> AsyncIterator[Running]:
+async def running(
+    command: Sequence[str | Path], core: int, *, errors: bool = True, folder: Path = ROOT
+) -> AsyncIterator[Running]:
     """Run a command while the context lasts, then kill it; `errors` False keeps its standard error to itself."""
     process = await asyncio.create_subprocess_exec(
         *map(str, command),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=None if errors else asyncio.subprocess.DEVNULL,
-        cwd=ROOT,
+        cwd=folder,
     )
     try:
         machine.pin(process.pid, core)
         yield Running(process)
     finally:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             # Those below it first: nginx's worker outlives a master that is killed.
             for pid in reversed(list(machine.tree(process.pid))):
                 os.kill(pid, signal.SIGKILL)

@@ -60,7 +60,7 @@ class EventsEndpoint:
     async def post(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 201, 202, 207, 400, 500 or 503 by what became of the events; 4xx for a request that is none."""
         began = time.monotonic()
-        headers = _headers(scope)
+        headers = read_headers(scope)
         try:
             response = await self._take(scope, receive, headers)
         except Disconnected:
@@ -72,7 +72,7 @@ class EventsEndpoint:
 
     async def test_events(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a copy of the configured test events as if they had been posted."""
-        headers = _headers(scope)
+        headers = read_headers(scope)
         try:
             events = copy.deepcopy(list(self._options.test_events))
             with self._intake.in_flight.reserve() as reserved:
@@ -139,7 +139,7 @@ class EventsEndpoint:
         return bool(given and given[0]) and given[0].lower() not in self._options.hasty_off
 
 
-def _headers(scope: Scope) -> Mapping[str, str]:
+def read_headers(scope: Scope) -> Mapping[str, str]:
     """Return the request's headers; of one name the first counts."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
 
