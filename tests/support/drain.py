@@ -106,12 +106,12 @@ async def drained(folder: Path, connections: int, *settings: str, workers: int =
         ended = Ended(connections)
         began = time.monotonic()
         stopping = asyncio.create_task(gateway.end(signal.SIGTERM))
-        await streams[0].over
+        # All of them: each worker has begun its drain then, and the stalled clients hold it open.
+        async with asyncio.timeout(LIMIT):
+            await asyncio.gather(*(stream.over for stream in streams))
         ended.refused, ended.browser = await ask(gateway, ""), await ask(gateway, BROWSER)
         ended.status = await stopping
         ended.seconds = time.monotonic() - began
-        async with asyncio.timeout(LIMIT):
-            await asyncio.gather(*(stream.over for stream in streams))
         for one in stalled:
             one.close()
     for stream in streams:

@@ -15,9 +15,11 @@ from tests.support.sse import BrokenStream, ChunkedReader, Ids, SseReader
 TRUTH = {("busy", 0): [(0, 10), (1, 11), (2, 12)]}
 
 
-def judged(*seen: tuple[int, int]) -> Report:
+def judged(*seen: tuple[int, int], at: int = 3) -> Report:
+    """Judge a client that saw these, and whose last id was at offset `at`."""
     client = Client(GatewayProcess("embedded:x", Path("x")), ["busy"], random.Random(0), whole=True)
     client.seen["busy", 0] = list(seen)
+    client.ids.see(f'[{{"topic":"busy","partition":0,"offset":{at}}}]')
     report = Report()
     report.judge(client, TRUTH)
     return report
@@ -26,6 +28,8 @@ def judged(*seen: tuple[int, int]) -> Report:
 def test_report_counts_what_was_lost_repeated_reordered() -> None:
     assert judged((0, 10), (1, 11), (2, 12)).clean
     assert judged((0, 10), (2, 12)).lost == 1
+    behind = judged((0, 10), at=1)
+    assert (behind.behind, behind.lost, behind.clean) == (2, 0, False)
     assert judged((0, 10), (1, 11), (1, 11), (2, 12)).repeated == 1
     assert judged((0, 10), (2, 12), (1, 11)).reordered == 1
     assert not judged((0, 10), (1, 99), (2, 12)).clean
