@@ -14,6 +14,7 @@ LOUD = "\n" + "!" * 100 + "\n!!! {} TESTS WERE NOT RUN: {}\n" + "!" * 100
 missing: list[str] = []
 missing_node: list[str] = []
 missing_proxies: list[str] = []
+missing_clients: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +67,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(LOUD.format("KAFKA", missing[0]), red=True, bold=True)
     if missing_node:
         terminalreporter.write_line(LOUD.format("NODE", missing_node[0]), red=True, bold=True)
+    if missing_clients:
+        terminalreporter.write_line(LOUD.format("CLIENT", "; ".join(missing_clients)), red=True, bold=True)
     if missing_proxies:
         terminalreporter.write_line(
             LOUD.format("PROXY", ", ".join(dict.fromkeys(missing_proxies))), red=True, bold=True

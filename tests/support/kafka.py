@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -18,6 +17,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.support.cache import fetched
 
 POM = Path(__file__).parent / "kafka_jars" / "pom.xml"
 START_TIMEOUT = 60.0
@@ -59,18 +60,16 @@ def jars() -> Path:
     """Return the directory of the broker's jars, fetched where they are not there. Raises: KafkaUnavailable."""
     if shutil.which("java") is None:
         raise KafkaUnavailable("there is no java")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eventstreams"
-    target = cache / f"kafka-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
-    if (target / "complete").exists():
-        return target
+    return fetched("kafka", [POM], _fetch)
+
+
+def _fetch(folder: Path) -> None:
     if shutil.which("mvn") is None:
         raise KafkaUnavailable("there is no mvn to fetch the broker's jars")
-    command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={target}"]
+    command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=MAVEN_TIMEOUT, check=False)
     if done.returncode:
         raise KafkaUnavailable(f"mvn could not fetch the broker's jars: {(done.stdout + done.stderr)[-2000:]}")
-    (target / "complete").touch()
-    return target
 
 
 def free_port() -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
+from tests.support.cache import fetched
+
 HERE = Path(__file__).parent
+MANIFEST = HERE / "package.json"
 INSTALL_TIMEOUT = 100.0
 RUN_TIMEOUT = 60.0
 
@@ -22,18 +23,15 @@ def installed() -> Path:
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             raise ParserUnavailable(f"there is no {program}")
-    manifest = HERE / "package.json"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eventstreams"
-    folder = cache / f"asyncapi-{hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]}"
-    if not (folder / "complete").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(manifest, folder)
-        command = ["npm", "install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=False)
-        if done.returncode:
-            raise ParserUnavailable(f"npm could not fetch the parser: {done.stderr[-1000:]}")
-        (folder / "complete").touch()
-    return folder
+    return fetched("asyncapi", [MANIFEST], _fetch)
+
+
+def _fetch(folder: Path) -> None:
+    shutil.copy(MANIFEST, folder)
+    command = ["npm", "install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=False)
+    if done.returncode:
+        raise ParserUnavailable(f"npm could not fetch the parser: {done.stderr[-1000:]}")
 
 
 def findings(document: bytes) -> list[str]:
