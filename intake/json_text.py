@@ -88,7 +88,8 @@ def serialise(value: Any) -> bytes:
     except orjson.JSONEncodeError:
         return _serialise_odd(value)
     whole, exponent = ODD_FLOATS
-    if whole.search(text) is None and exponent.search(text) is None:
+    # A plus is rare in events, and found many times quicker than the letter before it.
+    if whole.search(text) is None and (b"+" not in text or exponent.search(text) is None):
         # A copy: orjson's own has room for 8 KB behind it, which a batch that waits for the log would hold.
         return memoryview(text).tobytes()
     return orjson.dumps(_as_javascript(value))
