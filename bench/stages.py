@@ -17,8 +17,8 @@ from eventstreams.catalog.load import load_catalog
 from eventstreams.eventlog.base import EventLog
 from eventstreams.eventlog.open import open_log
 from eventstreams.metrics import Metrics
-from eventstreams.processes import collect_less
 from eventstreams.records import NewRecord
+from eventstreams.runtime import collect_less
 from eventstreams.schemas.formats import formats
 from eventstreams.schemas.repository import DirectoryRepository
 from eventstreams.schemas.validation import Validators

@@ -13,6 +13,7 @@ import click
 from eventstreams import logs, processes
 from eventstreams.errors import EventStreamsError
 from eventstreams.producing import produce
+from eventstreams.runtime import LOOPS
 from eventstreams.settings import Settings, load_settings
 from eventstreams.streams_commands import streams
 from eventstreams.tailing import tail
@@ -82,7 +83,7 @@ def intake_command(config: str | None, assignments: tuple[str, ...], workers: in
 def worker_command(name: str, config: str | None, assignments: tuple[str, ...], sockets: str) -> None:
     """Be one of the processes of `--workers`: started by their supervisor, on descriptors of its sockets."""
     given = processes.Sockets(*(socket.socket(fileno=int(fd)) for fd in sockets.split(",")))
-    _run(config, assignments, lambda settings: processes.worker(name, settings, given))
+    _run(config, assignments, lambda settings: processes.worker(name, settings, given), loop=LOOPS.get(name))
 
 
 @main.command()
@@ -106,7 +107,8 @@ def dev(config: str | None, assignments: tuple[str, ...], rate: float) -> None:
 def _serve(name: str, config: str | None, assignments: tuple[str, ...], workers: int, ready: processes.Ready) -> None:
     """Run a service in this process, or in several below this one."""
     if workers == 1:
-        _run(config, assignments, lambda settings: processes.SERVICES[name](settings, ready))
+        service, loop = processes.SERVICES[name], LOOPS.get(name)
+        _run(config, assignments, lambda settings: service(settings, ready), loop=loop)
         return
     given = ["--config", config] if config else []
     flags = [part for assignment in assignments for part in ("--set", assignment)]
@@ -124,8 +126,9 @@ def _run(
     job: Callable[[Settings], Awaitable[int | None]],
     *,
     log_level: str = "info",
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> None:
-    """Run a process to its end; `log_level` is for where the settings leave it open."""
+    """Run a process to its end on a loop that `loop` makes; `log_level` is for where the settings leave it open."""
 
     async def run() -> int | None:
         settings = load_settings(config, assignments)
@@ -134,8 +137,8 @@ def _run(
 
     try:
         # uvicorn raises the signal that it has caught once more, after its own end: it is obeyed already.
-        with contextlib.suppress(KeyboardInterrupt):
-            sys.exit(asyncio.run(run()))
+        with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=loop) as runner:
+            sys.exit(runner.run(run()))
     except EventStreamsError as exc:
         click.echo(f"eventstreams: {exc}", err=True)
         sys.exit(EXIT_CONFIGURATION)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,6 +21,7 @@ from eventstreams.asgi import AdminApp, RequestLog
 from eventstreams.demo import traffic
 from eventstreams.errors import ConfigurationError, LogUnavailable
 from eventstreams.eventlog.embedded.log import EmbeddedLog
+from eventstreams.runtime import collect_less
 from eventstreams.schemas.formats import formats
 from eventstreams.schemas.validation import Validators
 from eventstreams.server import PATIENCE, DrainingServer, beside, listen, url_of, uvicorn_config
@@ -51,9 +51,6 @@ READY_TIMEOUT = 2.0
 
 STOP_GRACE = 15.0
 """Seconds that a worker has beyond its drain, for the log's own end."""
-
-COLLECTING = 50_000, 20, 20
-"""Objects that are new, young and middle-aged collections: when the garbage collector looks."""
 
 Drain = Callable[[], Awaitable[None]]
 Ready = Callable[..., None]
@@ -114,17 +111,6 @@ async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = Non
         ready(url_of(listener))
         drain = partial(taking.intake.drain, settings.intake.shutdown_timeout)
         await DrainingServer(uvicorn_config(taking.app), drain).serve([listener])
-
-
-def collect_less() -> None:
-    """Have the collector leave alone what a service holds for good, and look for cycles less often.
-
-    Events are trees that end with their request, but look like growth: with Python's own thresholds an eighth of
-    intake's time went into looking through them.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECTING)
 
 
 async def dev(settings: Settings, rate: float, ready: Ready) -> None:

@@ -46,6 +46,11 @@ async def gateway(tmp_path: Path) -> AsyncIterator[GatewayProcess]:
         yield process
 
 
+def on_uvloop(pid: int) -> bool:
+    """Whether a process has the library loaded."""
+    return "uvloop" in Path(f"/proc/{pid}/maps").read_text()
+
+
 async def first_numbers(http: httpx.AsyncClient, url: str, count: int) -> list[int]:
     found: list[int] = []
     async with http.stream("GET", url, headers={"accept": "application/json"}) as response:
@@ -74,6 +79,7 @@ async def test_killed_worker_is_started_again_while_the_others_serve(gateway: Ga
     async with httpx.AsyncClient(timeout=30) as http:
         before = gateway.children()
         assert len(before) == 2
+        assert not any(map(on_uvloop, before))
         os.kill(before[0], signal.SIGKILL)
         url = f"{gateway.url}/v2/stream/edits?since=1"
         assert await first_numbers(http, url, 10) == list(range(10))
@@ -127,6 +133,7 @@ async def test_worker_that_dies_loses_nothing_that_was_acknowledged(tmp_path: Pa
     acknowledged: set[str] = set()
     async with intake.running(), httpx.AsyncClient(base_url=intake.url, timeout=30) as http:
         victims = intake.children()
+        assert all(map(on_uvloop, victims))
         for number in range(120):
             if number % 40 == 20 and victims:
                 os.kill(victims.pop(), signal.SIGKILL)

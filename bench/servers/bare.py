@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from eventstreams.asgi import RequestLog
 from eventstreams.metrics import Metrics
-from eventstreams.processes import collect_less
+from eventstreams.runtime import LOOPS, collect_less
 from eventstreams.server import listen, uvicorn_config
 from intake.app import build_intake
 from intake.body import read_body
@@ -49,4 +49,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=LOOPS["intake"]) as runner:
+        runner.run(main())
