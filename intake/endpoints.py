@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import time
 import zlib
@@ -19,7 +20,7 @@ from eventstreams.addresses import Networks, client_ip
 from eventstreams.errors import BadRequest, MalformedBody, RequestError, ServiceUnavailable
 from eventstreams.ids import new_id
 from eventstreams.metrics import Metrics
-from intake.body import Disconnected, discard, read_body
+from intake.body import Deadline, Disconnected, discard, read_body
 from intake.envelope import Caller
 from intake.in_flight import Reservation
 from intake.json_text import parse, serialise
@@ -56,6 +57,7 @@ class EventsEndpoint:
         self._limits = limits
         self._metrics = metrics
         self._options = options
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def post(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 201, 202, 207, 400, 500 or 503 by what became of the events; 4xx for a request that is none."""
@@ -94,7 +96,7 @@ class EventsEndpoint:
                 receive,
                 headers,
                 max_bytes=options.max_body_bytes,
-                timeout=options.body_timeout,
+                deadline=self._deadline(),
                 grow=reserved.grow,
             )
             if not body or not body.strip():
@@ -106,6 +108,11 @@ class EventsEndpoint:
             if not events:
                 return Response(status_code=400)
             return await self._submit(events, scope, headers, len(body), reserved)
+
+    def _deadline(self) -> Deadline:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return Deadline(self._loop, self._options.body_timeout)
 
     async def _submit(
         self, events: Sequence[Any], scope: Scope, headers: Mapping[str, str], size: int, reserved: Reservation

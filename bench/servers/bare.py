@@ -15,7 +15,7 @@ from eventstreams.metrics import Metrics
 from eventstreams.runtime import LOOPS, collect_less
 from eventstreams.server import listen, uvicorn_config
 from intake.app import build_intake
-from intake.body import read_body
+from intake.body import Deadline, read_body
 from intake.endpoints import EventsEndpoint, read_headers
 
 
@@ -24,11 +24,12 @@ class _Taking:
 
     def __init__(self) -> None:
         self._metrics = Metrics()
+        self._loop = asyncio.get_running_loop()
 
     async def post(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
         headers = read_headers(scope)
-        await read_body(receive, headers, max_bytes=10**8, timeout=60.0, grow=_ignore)
+        await read_body(receive, headers, max_bytes=10**8, deadline=Deadline(self._loop, 60.0), grow=_ignore)
         response = Response(status_code=201)
         self._metrics.request_answered(response.status_code, time.monotonic() - began)
         await response(scope, receive, send)

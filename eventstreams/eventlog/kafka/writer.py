@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,7 @@ IDLE_SECONDS = 0.1
 class _Batch:
     """The outcomes of one append, filled in by delivery reports: on the loop, or as a producer is ended, beside it."""
 
-    __slots__ = ("_left", "_loop", "new", "reports", "settled")
+    __slots__ = ("_left", "_loop", "_thread", "new", "reports", "settled")
 
     def __init__(self, new: Sequence[NewRecord], loop: asyncio.AbstractEventLoop) -> None:
         self.new = new
@@ -49,6 +50,7 @@ class _Batch:
         """librdkafka's message where a record is stored, else the error; None while neither."""
         self._left = len(new)
         self._loop = loop
+        self._thread = threading.get_ident()
         self.settled: asyncio.Future[None] = loop.create_future()
 
     def settle(self, number: int, error: Any, message: Any) -> None:
@@ -57,7 +59,7 @@ class _Batch:
         self._left -= 1
         if self._left:
             return
-        if asyncio._get_running_loop() is self._loop:
+        if threading.get_ident() == self._thread:
             _resolve(self.settled)
         else:
             self._loop.call_soon_threadsafe(_resolve, self.settled)
@@ -91,6 +93,7 @@ class KafkaWriter:
         self._fatal = False
         self._closed = False
         self._pending = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._serving: asyncio.TimerHandle | None = None
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="kafka close")
 
@@ -102,7 +105,9 @@ class KafkaWriter:
             raise LogUnavailable(f"no Kafka producer: {exc}") from exc
         self._fatal = False
         if self._serving is None:
-            self._serve(asyncio.get_running_loop())
+            # Kept: on Python 3.11 each asking for the running loop is a system call.
+            self._loop = asyncio.get_running_loop()
+            self._serve(self._loop)
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve delivery reports, and come again."""
@@ -126,13 +131,13 @@ class KafkaWriter:
 
     async def append(self, new: Sequence[NewRecord], timeout: float) -> Sequence[Outcome]:
         """Append records of topics that exist; see `EventLog.append`. Returns after `timeout` seconds at most."""
-        if self._producer is None or self._closed:
+        loop = self._loop
+        if self._producer is None or self._closed or loop is None:
             return [LogUnavailable("the event log is closed")] * len(new)
         if not new:
             return []
         if self._fatal:
             self._replace(self._producer)
-        loop = asyncio.get_running_loop()
         batch = _Batch(new, loop)
         self._pending += 1
         late = loop.call_later(timeout, _resolve, batch.settled)
