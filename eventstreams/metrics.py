@@ -7,6 +7,7 @@ unchecked: stream names are configured ones, everything else is from a fixed set
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
@@ -39,6 +40,9 @@ class Metrics:
         self._produced = Counter(
             "eventgate_events_produced", "Events stored", ["service", "stream", "schema_uri"], registry=r
         )
+        # Series that are found once: finding one costs more than counting.
+        self._produced_by: dict[tuple[str, str], Counter] = {}
+        self._requests_by: dict[int, Histogram] = {}
         self._refused = Counter(
             "eventgate_validation_errors",
             "Events not stored, by the class of error",
@@ -125,15 +129,18 @@ class Metrics:
 
     def events_accepted(self, stream: str, schema_uri: str, count: int) -> None:
         """Events were stored. Both names are configured ones."""
-        self._produced.labels(self._service, stream, schema_uri).inc(count)
+        counter = self._produced_by.get((stream, schema_uri))
+        if counter is None:
+            counter = self._produced_by[stream, schema_uri] = self._produced.labels(self._service, stream, schema_uri)
+        counter.inc(count)
 
     def event_refused(self, stream: str, schema_uri: str, error_type: str) -> None:
         """An event was not stored; names that are not configured are given as `unknown`."""
         self._refused.labels(self._service, stream, schema_uri, error_type).inc()
 
-    def intake_in_flight(self, size: int) -> None:
-        """So many bytes of requests are being taken now."""
-        self._in_flight.set(size)
+    def intake_in_flight(self, size: Callable[[], int]) -> None:
+        """So many bytes of requests are being taken, whenever that is asked for."""
+        self._in_flight.set_function(size)
 
     def hasty_lost(self, count: int) -> None:
         """Events acknowledged hastily were not stored."""
@@ -174,7 +181,10 @@ class Metrics:
 
     def request_answered(self, status: int, seconds: float) -> None:
         """A POST was answered."""
-        self._requests.labels(str(status)).observe(seconds)
+        histogram = self._requests_by.get(status)
+        if histogram is None:
+            histogram = self._requests_by[status] = self._requests.labels(str(status))
+        histogram.observe(seconds)
 
     def exposition(self) -> bytes:
         """Return the registry in Prometheus' text format."""

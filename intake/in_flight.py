@@ -15,11 +15,11 @@ class InFlight:
 
     def __init__(self, max_bytes: int, metrics: Metrics) -> None:
         self._max_bytes = max_bytes
-        self._metrics = metrics
         self._size = 0
         self._requests = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        metrics.intake_in_flight(lambda: self._size)
         self.draining = False
         """Whether new requests are refused."""
 
@@ -49,7 +49,6 @@ class InFlight:
     def _add(self, requests: int, size: int) -> None:
         self._requests += requests
         self._size += size
-        self._metrics.intake_in_flight(self._size)
         if self._requests:
             self._idle.clear()
         else:
