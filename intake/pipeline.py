@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from eventstreams.catalog.streams import StreamCatalog
@@ -141,14 +141,14 @@ class Intake:
             logger.exception("background work failed")
             self._metrics.intake_background_failed()
 
-    async def _settle(self, events: Sequence[Any], caller: Caller, now: datetime, *, dry_run: bool) -> BatchOutcome:
+    async def _settle(self, events: Sequence[Any], caller: Caller, now: int, *, dry_run: bool) -> BatchOutcome:
         uris = [self._preparation.schema_uri(event, caller) for event in events]
         validators = await self._preparation.load_all(uris)
-        stamp, ms = _iso(now), int(now.timestamp() * 1000)
+        stamp = _iso(now)
         found: list[Prepared | EventOutcome] = []
         for number, (event, uri) in enumerate(zip(events, uris, strict=True), 1):
             validator = validators.get(uri) if isinstance(uri, str) else None
-            found.append(self._preparation.prepare(event, caller, uri, validator, stamp, ms))
+            found.append(self._preparation.prepare(event, caller, uri, validator, stamp, now))
             if number % BREATH == 0:
                 await asyncio.sleep(0)
         prepared = [one for one in found if isinstance(one, Prepared)]
@@ -157,7 +157,7 @@ class Intake:
         self._counting.count(found, batch)
         return batch
 
-    def _tell_error_stream(self, batch: BatchOutcome, caller: Caller, now: datetime) -> None:
+    def _tell_error_stream(self, batch: BatchOutcome, caller: Caller, now: int) -> None:
         if self.options.error_stream is None:
             return
         told = [
@@ -168,7 +168,7 @@ class Intake:
         if told:
             self._spawn(self._append_error_events(told, caller, now), "error events")
 
-    async def _append_error_events(self, told: Sequence[EventOutcome], caller: Caller, now: datetime) -> None:
+    async def _append_error_events(self, told: Sequence[EventOutcome], caller: Caller, now: int) -> None:
         events = [error_event(outcome, _iso(now), self.options) for outcome in told]
         batch = await self._settle(events, caller, _now(), dry_run=False)
         lost = [outcome for outcome in batch.outcomes if outcome.kind is not Kind.ACCEPTED]
@@ -177,9 +177,15 @@ class Intake:
             logger.error("error events were lost", extra={"events": len(lost), "cause": lost[0].message[:500]})
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+def _iso(ms: int) -> str:
+    seconds, rest = divmod(ms, 1000)
+    return f"{_iso_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _iso_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
