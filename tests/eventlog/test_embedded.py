@@ -104,7 +104,7 @@ def test_open_log_says_what_it_expects(url: str) -> None:
 async def test_full_disk_stores_nothing_of_a_batch_and_later_appends_work(tmp_path: Path) -> None:
     async with open_embedded(str(tmp_path / "events.db")) as log:
         await log.append([NewRecord("t", b"first")])
-        connection = log._write_connection
+        connection = log._connections[0]
         pages = connection.pragma("page_count")
         connection.pragma("max_page_count", int(str(pages)) + 5)
         outcomes = await log.append([NewRecord("t", b"small"), NewRecord("t", b"x" * 1_000_000)])

@@ -305,7 +305,7 @@ async def remove(log: EmbeddedLog, partition: TopicPartition, offsets: set[int])
         for offset in offsets:
             connection.execute('DELETE FROM records WHERE partition = ? AND "offset" = ?', (row, offset))
 
-    await log._on_writer(job)
+    await log._writer.run(job)
 
 
 @pytest.mark.timeout(300)

@@ -11,10 +11,9 @@ import contextlib
 import fcntl
 import logging
 import os
-import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,13 @@ from typing import TypeVar
 
 import apsw
 
-from eventstreams.errors import ConfigurationError, LogError, LogUnavailable, OffsetOutOfRange, UnknownTopic
+from eventstreams.errors import ConfigurationError, LogError, LogUnavailable
 from eventstreams.eventlog.base import Block, Extent
-from eventstreams.eventlog.embedded import storage
+from eventstreams.eventlog.embedded import queries, storage
 from eventstreams.eventlog.embedded.bell import Bell, listening
 from eventstreams.eventlog.embedded.reader import EmbeddedReader
-from eventstreams.positions import AtOffset, AtTime, Cursor, Edge, Next, Position
+from eventstreams.eventlog.embedded.writer import EmbeddedWriter
+from eventstreams.positions import Cursor, Next, Position
 from eventstreams.records import NewRecord, Record, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -35,9 +35,6 @@ T = TypeVar("T")
 
 READERS = 2
 """Reading threads: SQLite releases the interpreter only within its calls, more would not be faster."""
-
-FETCH_ROWS = 4096
-"""Rows one fetch takes at the most, so that read transactions stay short."""
 
 EXPIRE_EVERY = 60.0
 POLL_OTHERS = 0.02
@@ -58,10 +55,6 @@ class EmbeddedOptions:
     partitions: int = 1
 
 
-_Job = Callable[[], None]
-_Pending = tuple[Sequence[NewRecord], "asyncio.Future[list[Record]]"]
-
-
 class EmbeddedLog:
     """An EventLog in one file. Opened by `open_embedded`."""
 
@@ -74,9 +67,6 @@ class EmbeddedLog:
         self._turn: contextlib.AbstractContextManager[object] = (
             contextlib.nullcontext() if self._shared else threading.Lock()
         )
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._writes: queue.SimpleQueue[_Pending | _Job | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write_loop, name="log writer", daemon=True)
         self._reads = ThreadPoolExecutor(READERS if self._shared else 1, "log reader", self._connect_reader)
         self._local = threading.local()
         self._connections: list[apsw.Connection] = []
@@ -89,13 +79,15 @@ class EmbeddedLog:
 
     async def start(self) -> None:
         """Open the file, and the threads. Raises: ConfigurationError."""
-        self._loop = asyncio.get_running_loop()
-        self._write_connection = self._connect()
+        connection = self._connect()
         if self._shared:
             self._others = Bell(self.path)
-        self.cluster = storage.cluster(self._write_connection)
-        self._appender = storage.Appender(self._write_connection, self.options.partitions)
-        self._write_connection.wal_autocheckpoint(CHECKPOINT_PAGES)
+        self.cluster = storage.cluster(connection)
+        connection.wal_autocheckpoint(CHECKPOINT_PAGES)
+        tell_others = self._others.ring if self._others is not None else _no_others
+        self._writer = EmbeddedWriter(
+            connection, self._turn, partitions=self.options.partitions, tell_others=tell_others, ring=self.ring
+        )
         self._writer.start()
 
     def _connect(self) -> apsw.Connection:
@@ -113,8 +105,7 @@ class EmbeddedLog:
         if self._closed:
             return
         self._closed = True
-        self._writes.put(None)
-        await asyncio.to_thread(self._writer.join)
+        await self._writer.aclose()
         self._reads.shutdown()
         for connection in self._connections:
             connection.close()
@@ -166,107 +157,24 @@ class EmbeddedLog:
             return []
         if self._closed:
             return [LogUnavailable("the event log is closed")] * len(new)
-        future: asyncio.Future[list[Record]] = asyncio.get_running_loop().create_future()
-        self._writes.put((new, future))
         try:
-            # Shielded: what is in the queue is written, whether or not its caller still waits.
-            return await asyncio.shield(future)
+            return await self._writer.append(new)
         except LogError as exc:
             return [exc] * len(new)
 
-    def _write_loop(self) -> None:
-        while True:
-            first = self._writes.get()
-            batch: list[_Pending] = []
-            jobs: list[_Job] = []
-            last = self._take(first, batch, jobs)
-            while not last:
-                try:
-                    last = self._take(self._writes.get_nowait(), batch, jobs)
-                except queue.Empty:
-                    break
-            if batch:
-                self._write(batch)
-            for job in jobs:
-                job()
-            if last:
-                return
-
-    @staticmethod
-    def _take(item: _Pending | _Job | None, batch: list[_Pending], jobs: list[_Job]) -> bool:
-        if item is None:
-            return True
-        if isinstance(item, tuple):
-            batch.append(item)
-        else:
-            jobs.append(item)
-        return False
-
-    def _write(self, batch: Sequence[_Pending]) -> None:
-        now = time.time_ns() // 1_000_000
-        outcome: list[list[Record]] | LogError
-        try:
-            with self._transaction():
-                outcome = [self._appender.append(new, now) for new, _ in batch]
-            if self._others is not None:
-                self._others.ring()
-        except apsw.Error as exc:
-            outcome = storage.unavailable(exc)
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._settle, batch, outcome)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        connection = self._write_connection
-        with self._turn:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
-    def _settle(self, batch: Sequence[_Pending], outcome: list[list[Record]] | LogError) -> None:
-        for number, (_, future) in enumerate(batch):
-            if future.done():
-                continue
-            if isinstance(outcome, LogError):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome[number])
-        self.ring()
-
-    async def _on_writer(self, job: Callable[[apsw.Connection], None]) -> None:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-
-        def run() -> None:
-            error: LogError | None = None
-            try:
-                with self._transaction():
-                    job(self._write_connection)
-            except apsw.Error as exc:
-                error = storage.unavailable(exc)
-            loop.call_soon_threadsafe(_resolve, done, error)
-
-        self._writes.put(run)
-        await asyncio.shield(done)
-
     async def create_topic(self, topic: str, partitions: int = 1) -> None:
         """Make a topic; one that is there gets the partitions that it lacks."""
-        await self._on_writer(lambda connection: storage.create_topic(connection, topic, partitions))
+        await self._writer.run(lambda connection: storage.create_topic(connection, topic, partitions))
 
     async def delete_before(self, partition: TopicPartition, offset: int) -> None:
         """Remove the records of a partition below an offset."""
         partition_id = (await self._row(partition))[0]
-        await self._on_writer(lambda connection: storage.delete_before(connection, partition_id, offset))
+        await self._writer.run(lambda connection: storage.delete_before(connection, partition_id, offset))
 
     async def expire(self) -> None:
         """Apply the retention now."""
         before = int((time.time() - self.options.retention_age) * 1000)
-        await self._on_writer(lambda connection: storage.expire(connection, before, self.options.retention_bytes))
+        await self._writer.run(lambda connection: storage.expire(connection, before, self.options.retention_bytes))
 
     async def expire_regularly(self) -> None:
         """Apply the retention until cancelled; of several processes on a file, the one with the lock does."""
@@ -312,7 +220,7 @@ class EmbeddedLog:
         return await asyncio.get_running_loop().run_in_executor(self._reads, run)
 
     async def _row(self, partition: TopicPartition) -> tuple[int, int, int]:
-        return await self.read(lambda connection: known(connection, partition))
+        return await self.read(lambda connection: queries.known(connection, partition))
 
     async def partitions(self, topic: str) -> Sequence[TopicPartition]:
         """Return a topic's partitions, ascending; empty when there is no such topic."""
@@ -323,7 +231,7 @@ class EmbeddedLog:
         """Return what each partition holds now."""
 
         def query(connection: apsw.Connection) -> dict[TopicPartition, Extent]:
-            return {p: Extent(*known(connection, p)[1:]) for p in partitions}
+            return {p: Extent(*queries.known(connection, p)[1:]) for p in partitions}
 
         return await self.read(query)
 
@@ -331,13 +239,13 @@ class EmbeddedLog:
         """Turn positions into next offsets."""
 
         def query(connection: apsw.Connection) -> list[tuple[TopicPartition, Next]]:
-            return [(p, Next(_offset_of(connection, p, position))) for p, position in positions.items()]
+            return [(p, Next(queries.offset_of(connection, p, position))) for p, position in positions.items()]
 
         return Cursor(await self.read(query), cluster=self.cluster)
 
     async def fetch(self, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
         """Return the records with start <= offset < stop, at once."""
-        return await self.read(lambda connection: fetch(connection, partition, start, stop, max_bytes))
+        return await self.read(lambda connection: queries.fetch(connection, partition, start, stop, max_bytes))
 
     async def last_timestamp(self, partition: TopicPartition, before: int) -> int | None:
         """Return the timestamp of the newest record with offset < `before`."""
@@ -345,7 +253,7 @@ class EmbeddedLog:
         def query(connection: apsw.Connection) -> int | None:
             row = connection.execute(
                 'SELECT timestamp FROM records WHERE partition = ? AND "offset" < ? ORDER BY "offset" DESC LIMIT 1',
-                (known(connection, partition)[0], before),
+                (queries.known(connection, partition)[0], before),
             ).fetchone()
             return None if row is None else int(row[0])
 
@@ -366,60 +274,8 @@ class EmbeddedLog:
             raise LogUnavailable(f"the event log did not answer within {timeout} s") from exc
 
 
-def known(connection: apsw.Connection, partition: TopicPartition) -> tuple[int, int, int]:
-    """Return (id, earliest, next) of a partition. Raises: UnknownTopic."""
-    row = storage.partition_row(connection, partition)
-    if row is None:
-        raise UnknownTopic(f"no partition {partition.partition} of topic {partition.topic!r} in the log")
-    return row
-
-
-def fetch(connection: apsw.Connection, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
-    """Read a block on this connection. Raises: UnknownTopic, OffsetOutOfRange."""
-    with connection:
-        # One read transaction: what retention removes meanwhile is either all here or out of range.
-        block = _fetch(connection, partition, start, stop, max_bytes)
-    return block  # noqa: RET504 - a return within the context is one that mypy takes for swallowed
-
-
-def _fetch(connection: apsw.Connection, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
-    partition_id, earliest, end = known(connection, partition)
-    if start < earliest:
-        raise OffsetOutOfRange(partition, start, earliest)
-    topic, number = partition
-    records: list[Record] = []
-    size = 0
-    for offset, timestamp, value, key in storage.select(connection, partition_id, start, stop, FETCH_ROWS):
-        records.append(Record(topic, number, offset, timestamp, value, key))
-        size += len(value)
-        if size >= max_bytes:
-            return Block(records, offset + 1)
-    if len(records) == FETCH_ROWS:
-        return Block(records, records[-1].offset + 1)
-    return Block(records, max(start, min(stop, end)))
-
-
-def _offset_of(connection: apsw.Connection, partition: TopicPartition, position: Position) -> int:
-    partition_id, earliest, end = known(connection, partition)
-    match position:
-        case AtOffset(offset):
-            return offset
-        case AtTime(timestamp):
-            found = storage.offset_at_time(connection, partition_id, timestamp)
-            return end if found is None else found
-        case Edge.EARLIEST:
-            return earliest
-        case _:
-            return end
-
-
-def _resolve(future: asyncio.Future[None], error: LogError | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
+def _no_others() -> None:
+    """A log in memory has one process."""
 
 
 @contextlib.asynccontextmanager
