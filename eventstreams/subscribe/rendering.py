@@ -6,7 +6,8 @@ The rules are the contract's (EventStreams, deserialising): `meta` is made if mi
 
 from __future__ import annotations
 
-import json
+import logging
+import re
 from typing import Any
 
 import orjson
@@ -14,10 +15,13 @@ import orjson
 from eventstreams.filters.view import EventView
 from eventstreams.metrics import Metrics
 from eventstreams.records import Record, TopicPartition
+from eventstreams.subscribe.javascript_json import dump, has_duplicate_keys, is_deep, lenient
 from eventstreams.subscribe.redaction import Redaction
 
-MAX_EXACT_INTEGER = 2**53
-"""Beyond it numbers go out as doubles, as they do from the original (RFC 8259 section 6)."""
+logger = logging.getLogger(__name__)
+
+LONG_NUMBER = re.compile(rb"[0-9]{20}")
+"""What may be a number beyond 2^64: orjson reads it as a double, and writes that in its own way."""
 
 ITEM_OVERHEAD_BYTES = 400
 """What an item costs beside its bytes: the objects around them."""
@@ -73,7 +77,7 @@ def _parsed(data: bytes) -> object:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        return _lenient(data)
+        return lenient(data)
 
 
 class Renderer:
@@ -85,15 +89,22 @@ class Renderer:
 
     def render(self, record: Record) -> tuple[bytes, dict[str, Any] | None]:
         """Return the JSON line and the event; (b"", None) for a record that is skipped, (line, None) for an array."""
+        try:
+            return self._render(record)
+        except Exception:
+            # Deliberate: everything is caught. A record that cannot be rendered would end the stream each time that
+            # a client comes to it, for ever.
+            logger.exception("a record could not be rendered", extra={"place": str(record[:3])})
+            return self._skip("failed")
+
+    def _render(self, record: Record) -> tuple[bytes, dict[str, Any] | None]:
         value = record.value
         try:
             event = orjson.loads(value)
         except orjson.JSONDecodeError:
-            event = _lenient(value)
+            event = lenient(value)
         if not isinstance(event, dict):
-            if isinstance(event, list):
-                return _dump(event), None
-            return self._skip("not an object")
+            return self._array(event, value) if isinstance(event, list) else self._skip("not an object")
         added = _set_meta(event, record)
         if added < 0:
             return self._skip("meta is no object")
@@ -107,10 +118,25 @@ class Renderer:
         try:
             line = orjson.dumps(event, option=orjson.OPT_STRICT_INTEGER)
         except orjson.JSONEncodeError:
-            line = _dump(event)
-        if len(line) != len(value) + added and has_duplicate_keys(value):
+            line = b""
+        if len(line) == len(value) + added:
+            return line, event
+        return self._unusual(event, line, value)
+
+    def _unusual(self, event: dict[str, Any], line: bytes, value: bytes) -> tuple[bytes, dict[str, Any] | None]:
+        """Return what to send of an event that is not written as it came, or not at once."""
+        if has_duplicate_keys(value):
             return self._skip("duplicate keys")
-        return line, event
+        if line and LONG_NUMBER.search(value) is None:
+            return line, event
+        if is_deep(event):
+            return self._skip("nesting")
+        return dump(event), event
+
+    def _array(self, event: list[Any], value: bytes) -> tuple[bytes, None]:
+        if has_duplicate_keys(value):
+            return self._skip("duplicate keys")
+        return self._skip("nesting") if is_deep(event) else (dump(event), None)
 
     def _skip(self, reason: str) -> tuple[bytes, None]:
         self._metrics.record_skipped(reason)
@@ -135,69 +161,3 @@ def _set_meta(event: dict[str, Any], record: Record) -> int:
         meta["key"] = {"type": "Buffer", "data": list(record.key)}
         return 0
     return len(f',"topic":"{record.topic}","partition":{record.partition},"offset":{record.offset}')
-
-
-def has_duplicate_keys(value: bytes) -> bool:
-    """Whether any object of this JSON text names a key twice; the original refuses such events."""
-
-    def check(pairs: list[tuple[str, Any]]) -> None:
-        if len({name for name, _ in pairs}) != len(pairs):
-            raise _DuplicateKeyError
-
-    try:
-        json.loads(value, object_pairs_hook=check)
-    except _DuplicateKeyError:
-        return True
-    except (ValueError, RecursionError):
-        return False
-    return False
-
-
-class _DuplicateKeyError(Exception):
-    pass
-
-
-def _lenient(value: bytes) -> object:
-    """Parse what orjson refuses and the original takes: lone surrogates, a byte-order mark, bytes that are no UTF-8."""
-    try:
-        return json.loads(value.decode("utf-8-sig", "replace"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
-
-
-def _dump(value: object) -> bytes:
-    """Serialise with JavaScript's numbers: integers beyond 2^53 as the nearest double."""
-    try:
-        return orjson.dumps(_doubles(value))
-    except orjson.JSONEncodeError:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=True).encode()
-
-
-def _doubles(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _doubles(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_doubles(item) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_EXACT_INTEGER:
-        return orjson.Fragment(javascript_number(value))
-    return value
-
-
-def javascript_number(value: int) -> bytes:
-    """Write an integer as ECMAScript's Number::toString writes the nearest double."""
-    try:
-        digits, _, exponent = f"{float(value):e}".partition("e")
-        digits, exponent = repr(float(value)).replace("-", "").replace(".", "").partition("e")[0], exponent
-    except OverflowError:
-        return b"null"
-    digits = digits.rstrip("0") or "0"
-    power = int(exponent)
-    sign = "-" if value < 0 else ""
-    if power < 21:
-        return (sign + digits.ljust(power + 1, "0")).encode()
-    mantissa = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")
-    return f"{sign}{mantissa}e+{power}".encode()

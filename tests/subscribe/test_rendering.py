@@ -1,0 +1,122 @@
+"""From what a record holds to the line that is sent of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from eventstreams.metrics import Metrics
+from eventstreams.records import Record
+from eventstreams.subscribe.javascript_json import MAX_DEPTH, javascript_number
+from eventstreams.subscribe.redaction import Redaction, Rule
+from eventstreams.subscribe.rendering import Renderer
+
+PLACE = {"topic": "t", "partition": 1, "offset": 7}
+
+
+def rendered(value: bytes, key: bytes | None = None) -> bytes:
+    return Renderer(None, Metrics()).render(Record("t", 1, 7, 0, value, key))[0]
+
+
+def nested(depth: int, opening: bytes = b'{"a":', closing: bytes = b"}") -> bytes:
+    return opening * depth + b"1" + closing * depth
+
+
+@pytest.mark.parametrize(
+    ("value", "event"),
+    [
+        (b'{"meta":{"offset":"z","x":1,"topic":"old"}}', {"meta": {"x": 1, **PLACE}}),
+        (b'\xef\xbb\xbf{"bom":1}', {"bom": 1, "meta": PLACE}),
+        (b' {\r\n"x" : [1 , 2]\r\n}\n', {"x": [1, 2], "meta": PLACE}),
+        (b'{"s":"\xff\xe9"}', {"s": "\ufffd\ufffd", "meta": PLACE}),
+        (b'{"s":"\\ud800 \\u00e9\\/"}', {"s": "\ud800 \u00e9/", "meta": PLACE}),
+        (b'{"a":1e400,"b":-1e400,"c":-0.0}', {"a": None, "b": None, "c": 0, "meta": PLACE}),
+        (b'{"a":%b}' % (b"7" * 5000), {"a": None, "meta": PLACE}),
+        (b'{"s":"\\udfff","a":1e999,"b":9007199254740993}', {"s": "\udfff", "a": None, "b": 2**53, "meta": PLACE}),
+        (b'{"a":123456789012345678901}', {"a": 123456789012345680000, "meta": PLACE}),
+        (b"[]", []),
+        (b'[{"meta":{}},2e2]', [{"meta": {}}, 200]),
+    ],
+)
+def test_record_goes_out_as_the_event_that_javascript_would_write(value: bytes, event: Any) -> None:
+    line = rendered(value)
+    assert json.loads(line, parse_constant=pytest.fail) == event
+    assert not {b"\r", b"\n"} & {line[i : i + 1] for i in range(len(line))}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"\xff\xfe",
+        b"true",
+        b'"{}"',
+        b"a: 1",
+        b'{"a":1,}',
+        b'{"a":1}{"b":2}',
+        b'{"a":NaN}',
+        b'{"a":-Infinity}',
+        b'{"meta":"x"}',
+        b'{"meta":0}',
+        b'{"n":{"k":1,"k":1}}',
+        b'[{"k":1,"k":2}]',
+        nested(MAX_DEPTH + 1),
+        nested(5000),
+        nested(MAX_DEPTH + 1, b"[", b"]"),
+        nested(100_000, b"[", b"]"),
+    ],
+)
+def test_record_that_is_no_event_is_skipped(value: bytes) -> None:
+    assert rendered(value) == b""
+
+
+@pytest.mark.parametrize("big", [b"", b"9007199254740993", b'"\\ud800"'])
+def test_event_as_deep_as_can_be_written_is_sent(big: bytes) -> None:
+    value = nested(MAX_DEPTH, b'{"a":')[:-1] + (b',"b":' + big if big else b"") + b"}"
+    assert rendered(value).startswith(b'{"a":{"a":')
+
+
+def test_key_is_told_as_bytes() -> None:
+    assert json.loads(rendered(b"{}", b"\xff\x00k"))["meta"]["key"] == {"type": "Buffer", "data": [255, 0, 107]}
+    assert "key" not in json.loads(rendered(b"{}", b""))["meta"]
+
+
+def test_record_on_which_rendering_fails_is_skipped_and_counted() -> None:
+    class Broken(Redaction):
+        def redact(self, event: dict[str, Any]) -> Any:
+            raise ZeroDivisionError
+
+    metrics = Metrics()
+    assert Renderer(Broken([Rule()]), metrics).render(Record("t", 0, 0, 0, b"{}", None)) == (b"", None)
+    assert 'eventstreams_records_skipped_total{reason="failed"} 1.0' in metrics.exposition().decode()
+
+
+@given(
+    st.binary(max_size=40)
+    | st.text('{}[]":,\\ue1-+.0 aN\ud800', max_size=30).map(lambda t: t.encode("utf-8", "replace"))
+)
+@example(b'{"a":"\xe2\x80\xa8"}')
+def test_whatever_a_record_holds_a_line_is_one_line_of_json(value: bytes) -> None:
+    line = rendered(value)
+    assert b"\n" not in line
+    assert b"\r" not in line
+    if line:
+        assert isinstance(json.loads(line, parse_constant=pytest.fail), dict | list)
+
+
+@given(st.floats(min_value=2**53 + 2, allow_nan=False, allow_infinity=False) | st.integers(2**53 + 1, 10**400))
+def test_large_number_is_written_as_the_nearest_double(value: float) -> None:
+    text = javascript_number(value)
+    try:
+        nearest = float(value)
+    except OverflowError:
+        assert text == b"null"
+        return
+    assert float(orjson.loads(text)) == nearest
+    assert javascript_number(-value) == b"-" + text
+    assert (b"e+" in text) == (nearest >= 1e21)
