@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eventstreams import __version__
-from eventstreams.asgi import StandardHeaders, error_response, not_found, standard_headers
+from eventstreams.asgi import StandardHeaders, error_response, not_found, prefers, standard_headers
 from eventstreams.errors import BadRequest, EventStreamsError
 from eventstreams.settings import DEFAULT_CSP
 from eventstreams.subscribe.documents import Documents
@@ -62,22 +62,25 @@ class Pages:
         if path == "/v2/ui" and not scope["path"].endswith("/"):
             return _redirect("/v2/ui/", 301, scope)
         name = scope["path"][len("/v2/ui") :] if path == "/v2/ui" or path.startswith("/v2/ui/") else scope["path"]
+        if name.endswith("/") and name != "/":
+            return None
         return await self._ui.get(name.strip("/") or "index.html", scope)
 
     async def _root(self, scope: Scope) -> Response:
         query = QueryParams(scope["query_string"])
-        if "spec" in query:
+        asked = {name.partition("[")[0] for name in query}
+        if "spec" in asked:
             return Response(await self._documents.openapi(), media_type=JSON)
-        if "asyncapi" in query:
+        if "asyncapi" in asked:
             return Response(await self._documents.asyncapi(), media_type=JSON)
-        if "doc" in query:
+        if "doc" in asked:
             return await self._doc.get(query.get("path"), scope)
         return _redirect("/?doc" if self._ui is None else "/v2/ui", 303, scope)
 
     async def _streams(self, scope: Scope) -> Response:
         streams = [self._listed(state) for state in await self._listing.streams()]
         headers = {"vary": "Accept", "cache-control": "no-cache"}
-        if _prefers_html(scope):
+        if _prefers_html(scope, "application/json"):
             return Response(streams_page(self._title, streams), headers=headers, media_type=HTML)
         return Response(orjson.dumps({"streams": streams}), headers=headers, media_type=JSON)
 
@@ -107,15 +110,15 @@ def _iso(milliseconds: int | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _prefers_html(scope: Scope) -> bool:
-    """Whether it is a browser that asks: nobody else names HTML."""
-    return "text/html" in Headers(scope=scope).get("accept", "")
+def _prefers_html(scope: Scope, other: str) -> bool:
+    """Whether HTML is rather taken than the other type, which goes to who does not care."""
+    return prefers("text/html", other, ", ".join(Headers(scope=scope).getlist("accept")))
 
 
 def _redirect(place: str, status: int, scope: Scope) -> Response:
     headers = {"location": place, "vary": "Accept"}
     words = f"{HTTPStatus(status).phrase}. Redirecting to "
-    if _prefers_html(scope):
+    if _prefers_html(scope, "text/plain"):
         return Response(f'<p>{words}<a href="{place}">{place}</a></p>', status, headers, HTML)
     return Response(words + place, status, headers, TEXT)
 

@@ -24,6 +24,8 @@ access = logging.getLogger("eventstreams.access")
 UNSAFE = re.compile(r"[^!#-;=?-_a-z|~]|%(?![0-9A-Fa-f]{2})")
 """What a path is not shown with on a page: it is written as an escape."""
 
+WEIGHT = re.compile(r"[01](\.[0-9]*)?", re.ASCII)
+
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:+/=-]{1,200}", re.ASCII)
 
 
@@ -156,6 +158,31 @@ def _json(body: object) -> bytes:
         return orjson.dumps(body)
     except orjson.JSONEncodeError:
         return json.dumps(body, separators=(",", ":")).encode()
+
+
+def prefers(wanted: str, other: str, accept: str) -> bool:
+    """Whether a client that says `Accept: accept` rather takes one type of content than another.
+
+    By weight, then by how exactly it names each, then by which it names first (RFC 9110 section 12.5.1).
+    """
+    return _preference(wanted, accept) > _preference(other, accept)
+
+
+def _preference(kind: str, accept: str) -> tuple[float, int, int]:
+    best = (0.0, 0, 0)
+    names = {"*/*": 1, kind.partition("/")[0] + "/*": 2, kind: 3}
+    exactness = 0
+    for place, given in enumerate(accept.split(",")):
+        name, *parameters = (part.strip().lower() for part in given.split(";"))
+        if names.get(name, 0) > exactness:
+            exactness = names[name]
+            best = (_weight(parameters), exactness, -place)
+    return best if best[0] else (0.0, 0, 0)
+
+
+def _weight(parameters: Sequence[str]) -> float:
+    text = next((text.removeprefix("q=") for text in parameters if text.startswith("q=")), "1")
+    return float(text) if WEIGHT.fullmatch(text) else 0.0
 
 
 def not_found(scope: Scope) -> Response:

@@ -133,7 +133,7 @@ async def test_stream_whose_schema_is_missing_is_described_without(site: Site) -
 
 
 async def test_documents_follow_the_catalogue_and_in_time_the_schemas(site: Site) -> None:
-    assert "/v2/stream/edits" in (await site.json("/?spec"))["paths"]
+    assert "/v2/stream/edits" in (await site.json("/?spec[]=1"))["paths"]
     write_schema(site.schemas, "1.1.0", SCHEMA.replace("{n: 1, kind: edit}", "{n: 9}"))
     unchanged = await site.json("/?spec")
     site.now += MAX_AGE + 1
@@ -240,8 +240,12 @@ async def test_root_leads_to_the_page_for_people_or_the_documentation(site: Site
     assert (response.status_code, response.headers["location"]) == (303, place)
     assert response.headers["vary"] == "Accept"
     assert response.text == f"See Other. Redirecting to {place}"
-    html = await site.http.get("/", headers={"accept": "text/html"})
-    assert f'<a href="{place}">' in html.text
+    for accept in ("text/html", "text/plain;q=0.4, text/*;q=0.5", "text/html, text/plain"):
+        html = await site.http.get("/", headers={"accept": accept})
+        assert f'<a href="{place}">' in html.text, accept
+    for accept in ("*/*", "text/*", "text/html;q=0", "text/html;q=0.9, */*", "text/plain, text/html", "q=1;text/html"):
+        plain = await site.http.get("/", headers={"accept": accept})
+        assert plain.headers["content-type"] == "text/plain; charset=utf-8", accept
     assert (await site.http.post("/")).status_code == 404
 
 
@@ -254,7 +258,16 @@ async def test_page_for_people_has_its_files_with_validators(site: Site) -> None
         assert page.headers["content-type"].startswith("text/html")
         again = await site.http.get(path, headers={"if-none-match": page.headers["etag"]})
         assert again.status_code == 304
-    for path in ("/v2/ui/nope.js", "/nope", "/v2/ui/../../pages.py", "/v2/ui/%2e%2e/%2e%2e/pages.py", "/v2"):
+    for path in (
+        "/v2/ui/nope.js",
+        "/index.html/",
+        "/%00",
+        "/v2/ui/" + "n" * 300,
+        "/nope",
+        "/v2/ui/../../pages.py",
+        "/v2/ui/%2e%2e/%2e%2e/pages.py",
+        "/v2",
+    ):
         assert (await site.http.get(path)).status_code == 404
 
 
@@ -271,11 +284,14 @@ async def test_documentation_is_served_with_its_own_files_and_policy(site: Site)
         file = await site.http.get("/", params={"doc": "", "path": path})
         assert file.status_code == 200
         assert kind in file.headers["content-type"]
-    missing = await site.http.get("/?doc&path=/nope.js")
-    assert (missing.status_code, missing.text) == (404, "not found")
+    for missing in ("/nope.js", ".", "n" * 300, "a/" * 3000):
+        answer = await site.http.get(f"/?doc&path={missing}")
+        assert (answer.status_code, answer.text) == (404, "not found")
 
 
-@pytest.mark.parametrize("path", ["../__init__.py", "/../__init__.py", "..%2f__init__.py", "/%2e%2e/__init__.py"])
+@pytest.mark.parametrize(
+    "path", ["../__init__.py", "/../__init__.py", "..%2f__init__.py", "/%2e%2e/__init__.py", "%00"]
+)
 async def test_documentation_gives_no_file_out_of_its_folder(site: Site, path: str) -> None:
     response = await site.http.get(f"/?doc&path={path}")
     assert response.status_code == 404

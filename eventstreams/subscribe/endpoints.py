@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import anyio
 from sse_starlette import EventSourceResponse
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from eventstreams.addresses import Networks
@@ -101,7 +100,9 @@ class StreamEndpoint:
             headers = stream_headers(wanted.form, request.headers.get("accept"))
             handover = scope.get("extensions", {}).get(EXTENSION)
             if request.method == "HEAD":
-                await Response(headers=headers)(scope, receive, send)
+                # Without a length: that of what GET answers is not known.
+                await send({"type": "http.response.start", "status": 200, "headers": encoded(headers)})
+                await send({"type": "http.response.body", "body": b""})
             elif handover is not None:
                 await self._serve_directly(handover, send, headers, wanted, start, held)
             else:
@@ -139,6 +140,8 @@ class StreamEndpoint:
         """Send the head, then leave the connection, and what is held for it, to the subscription; it is prepared."""
         try:
             handover.before_head()
+            if handover.keeps_alive:
+                headers["connection"] = "keep-alive"
             await send({"type": "http.response.start", "status": 200, "headers": encoded(headers)})
         except BaseException:
             self._engine.release(start.cursor)
@@ -201,4 +204,5 @@ def stream_headers(form: Form, accept: str | None) -> dict[str, str]:
         content_type = "application/json; charset=utf-8"
     else:
         content_type = "text/event-stream" if accept is None else "text/event-stream; charset=utf-8"
-    return {"content-type": content_type, "cache-control": "no-cache"}
+    # The last has nginx pass on what comes at once.
+    return {"content-type": content_type, "cache-control": "no-cache", "x-accel-buffering": "no"}

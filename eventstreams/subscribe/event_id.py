@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from eventstreams.errors import InvalidAssignment
+from eventstreams.subscribe.javascript_json import as_doubles, integer, is_deep
 
 BAD_SHAPE = (
     "Must provide either an array topic names, or  an array of objects with topic, partition and offset|timestamp."
@@ -52,22 +54,31 @@ class LastEventId:
 
 def parse_last_event_id(text: str) -> LastEventId:
     """Parse the header. Raises: InvalidAssignment."""
-    try:
-        value = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as exc:
-        raise InvalidAssignment(str(exc), originalName="SyntaxError", last_event_id=text) from exc
+    value = _value(text)
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list) or not items:
         raise bad_shape(value)
     entries = [_entry(item, value) for item in items]
     named = [(entry.topic, entry.partition) for entry in entries if isinstance(entry, PartitionEntry)]
+    topics = {entry.topic for entry in entries if isinstance(entry, TopicEntry)}
     for topic, partition in named:
-        if named.count((topic, partition)) > 1:
+        if named.count((topic, partition)) > 1 or topic in topics:
             raise _refused(f"partition {partition} of {topic} in Last-Event-ID: it is named twice", value)
     first = items[0]
     cluster = first.get("cluster") if isinstance(first, dict) else None
     partial = isinstance(first, dict) and first.get("partial") is True
     return LastEventId(entries, cluster if isinstance(cluster, str) else None, partial)
+
+
+def _value(text: str) -> Any:
+    try:
+        value = json.loads(text, parse_constant=_no_constant, parse_int=integer)
+        if is_deep(value):
+            raise ValueError("nested too deep")
+    except (ValueError, RecursionError) as exc:
+        message = "nested too deep" if isinstance(exc, RecursionError) else str(exc)
+        raise InvalidAssignment(message, originalName="SyntaxError", last_event_id=text) from exc
+    return value
 
 
 def _no_constant(name: str) -> None:
@@ -105,4 +116,4 @@ def bad_shape(value: object) -> InvalidAssignment:
 
 
 def _refused(message: str, value: object) -> InvalidAssignment:
-    return InvalidAssignment(message, originalName="Error", assignments=value)
+    return InvalidAssignment(message, originalName="Error", assignments=as_doubles(value))

@@ -224,13 +224,15 @@ class DirectWire(asyncio.Protocol):
 class Handover:
     """What the endpoint finds in the scope: one request's way out of uvicorn. Used once, by `take`."""
 
-    __slots__ = ("_cycle", "_protocol", "chunked")
+    __slots__ = ("_cycle", "_protocol", "chunked", "keeps_alive")
 
     def __init__(self, protocol: HttpToolsProtocol, cycle: RequestResponseCycle) -> None:
         self._protocol: HttpToolsProtocol | None = protocol
         self._cycle = cycle
         self.chunked = cycle.scope["http_version"] == "1.1"
         """Whether bodies are sent in chunks; to HTTP/1.0 the end of the connection is the end of the body."""
+        self.keeps_alive = self.chunked and cycle.keep_alive
+        """Whether the client may expect the connection to stay after the body."""
 
     def before_head(self) -> None:
         """Settle the framing: httptools' protocol would send chunks to HTTP/1.0 as well."""

@@ -44,12 +44,12 @@ def lenient(value: bytes) -> object:
     Lone surrogates, a byte-order mark, bytes that are no UTF-8, numbers out of a double's range.
     """
     try:
-        return json.loads(value.decode("utf-8-sig", "replace"), parse_constant=_refuse_constant, parse_int=_integer)
+        return json.loads(value.decode("utf-8-sig", "replace"), parse_constant=_refuse_constant, parse_int=integer)
     except (ValueError, RecursionError):
         return None
 
 
-def _integer(text: str) -> float:
+def integer(text: str) -> float:
     """Return the number; infinity from so many digits on that Python would not convert them."""
     return int(text) if len(text) < MAX_DIGITS else float(text)
 
@@ -79,7 +79,12 @@ def dump(value: object) -> bytes:
         return orjson.dumps(_doubles(value, orjson.Fragment))
     except orjson.JSONEncodeError:
         # Lone surrogates.
-        return json.dumps(_doubles(value, orjson.loads), separators=(",", ":"), ensure_ascii=True).encode()
+        return json.dumps(as_doubles(value), separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def as_doubles(value: Any) -> Any:
+    """Return a JSON value with integers beyond 2^53 as they are written as doubles; infinity is None."""
+    return _doubles(value, orjson.loads)
 
 
 def _doubles(value: Any, as_written: Callable[[bytes], Any]) -> Any:

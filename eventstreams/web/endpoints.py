@@ -25,10 +25,16 @@ class Files:
 
     def holds(self, name: str) -> bool:
         """Whether the name stays within the folder."""
-        return (self._folder / name).resolve().is_relative_to(self._folder)
+        try:
+            return (self._folder / name).resolve().is_relative_to(self._folder)
+        except ValueError:
+            # A null byte.
+            return False
 
     async def get(self, name: str, scope: Scope) -> Response | None:
         """Return the file with its type and validators (304 where the client has it), None where there is none."""
+        if not self.holds(name):
+            return None
         try:
             response = await self._files.get_response(name, scope)
         except HTTPException:

@@ -59,6 +59,8 @@ def test_string_names_several_topics() -> None:
         [{"topic": "t", "partition": -1, "timestamp": 1}],
         [{"topic": "t", "partition": 0, "offset": -7}],
         [{"topic": "t", "partition": 0, "offset": 1}, {"topic": "t", "partition": 0, "timestamp": 1}],
+        [{"topic": "t", "partition": 0, "offset": 1}, "t"],
+        ["t", "u", {"topic": "t", "partition": 3, "timestamp": 1}],
     ],
 )
 def test_other_shapes_are_refused_and_shown(value: object) -> None:
@@ -68,11 +70,35 @@ def test_other_shapes_are_refused_and_shown(value: object) -> None:
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize("text", ["", "abc", "{", "eqiad.mediawiki.recentchange", "[NaN]", "[1,]", "[" * 9000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "abc",
+        "{",
+        "eqiad.mediawiki.recentchange",
+        "[NaN]",
+        "[1,]",
+        "[" * 9000,
+        "[" * 400 + "]" * 400,
+        "[" * 990 + "]" * 990,
+    ],
+)
 def test_what_is_no_json_is_refused_and_shown(text: str) -> None:
     with pytest.raises(InvalidAssignment) as caught:
         parse_last_event_id(text)
     assert caught.value.fields == {"originalName": "SyntaxError", "last_event_id": text}
+
+
+def test_refused_numbers_are_shown_as_the_original_shows_them() -> None:
+    with pytest.raises(InvalidAssignment) as caught:
+        parse_last_event_id("[12345678901234567890, 1e999, %s, -9007199254740993]" % ("7" * 5000))
+    assert caught.value.fields["assignments"] == [12345678901234567000, None, None, -(2**53)]
+
+
+def test_offset_beyond_all_doubles_is_no_offset() -> None:
+    with pytest.raises(InvalidAssignment):
+        parse_last_event_id('[{"topic":"t","partition":0,"offset":%s}]' % ("7" * 5000))
 
 
 @given(

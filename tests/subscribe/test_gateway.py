@@ -120,6 +120,8 @@ async def test_replay_from_a_time_comes_as_the_contract_says(gateway: Running) -
     assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert reply.headers["cache-control"] == "no-cache"
     assert reply.headers["access-control-allow-origin"] == "*"
+    assert reply.headers.get_list("connection") == ["keep-alive"]
+    assert reply.headers.get_list("x-accel-buffering") == ["no"]
     assert [(e["topic"], e["partition"], e["offset"]) for e in json.loads(reply.last_id)] == [("a", 0, 3), ("b", 0, 0)]
 
 
@@ -206,6 +208,8 @@ async def test_connections_over_the_limit_are_refused_and_places_come_back(gatew
 async def test_head_answers_at_once_and_counts_nothing(gateway: Running) -> None:
     response = await gateway.http.head("/v2/stream/quiet")
     assert (response.status_code, gateway.admission.count) == (200, 0)
+    assert "content-length" not in response.headers
+    assert (await gateway.http.get("/_info/name")).json() == {"name": "eventstreams"}
 
 
 @pytest.mark.parametrize(
