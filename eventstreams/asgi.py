@@ -60,13 +60,15 @@ class StandardHeaders:
     def __init__(self, app: ASGIApp, headers: Sequence[tuple[str, str]]) -> None:
         self._app = app
         self._headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        self._names = frozenset(name for name, _ in self._headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = message["headers"]
-                names = {name for name, _ in own}
-                message["headers"] = [*own, *(header for header in self._headers if header[0] not in names)]
+                names = self._names.intersection(name for name, _ in own)
+                ours = [header for header in self._headers if header[0] not in names] if names else self._headers
+                message["headers"] = [*own, *ours]
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

@@ -7,6 +7,7 @@ import codecs
 import contextlib
 import zlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from starlette.types import Receive
 
@@ -72,7 +73,7 @@ async def read_body(
     coding = headers.get("content-encoding", "identity").strip().lower() or "identity"
     if coding != "identity" and coding not in CODINGS:
         raise UnsupportedMedia(f"content-encoding {coding[:100]!r}: expected gzip, deflate or identity")
-    decoder = _decoder(charset)
+    decoder = None if charset == "utf-8" else _decoder(charset)
     claimed = headers.get("content-length", "")
     if coding == "identity" and claimed.isdecimal() and int(claimed) > max_bytes:
         raise PayloadTooLarge(f"body of {claimed} bytes: at most {max_bytes} are taken")
@@ -89,6 +90,7 @@ async def read_body(
         raise MalformedBody(f"body is not in charset {charset}: {exc}") from exc
 
 
+@lru_cache(maxsize=64)
 def _media_type(value: str) -> tuple[str, str]:
     media, *parameters = value.split(";")
     charset = "utf-8"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,12 +28,12 @@ class Counting:
 
     def count(self, found: Sequence[Prepared | EventOutcome], batch: BatchOutcome) -> None:
         """Count a batch; `found` is what was prepared, or refused before."""
-        accepted: Counter[Plan] = Counter()
+        accepted: dict[Plan, int] = {}
         duplicates = 0
         for one, outcome in zip(found, batch.outcomes, strict=True):
             if isinstance(one, Prepared) and outcome.kind is Kind.ACCEPTED:
                 duplicates += outcome.duplicate
-                accepted[one.plan] += not outcome.duplicate
+                accepted[one.plan] = accepted.get(one.plan, 0) + (not outcome.duplicate)
             else:
                 self._count_refused(one.event, outcome)
         if duplicates:

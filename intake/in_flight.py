@@ -49,6 +49,8 @@ class InFlight:
     def _add(self, requests: int, size: int) -> None:
         self._requests += requests
         self._size += size
+        if not requests:
+            return
         if self._requests:
             self._idle.clear()
         else:

@@ -142,7 +142,7 @@ class Intake:
             self._metrics.intake_background_failed()
 
     async def _settle(self, events: Sequence[Any], caller: Caller, now: int, *, dry_run: bool) -> BatchOutcome:
-        uris = [self._preparation.schema_uri(event, caller) for event in events]
+        uris = self._preparation.schema_uris(events, caller)
         validators = await self._preparation.load_all(uris)
         stamp = _iso(now)
         found: list[Prepared | EventOutcome] = []

@@ -49,14 +49,17 @@ class Preparation:
         self._plans_version = -1
         self._denied = [re.compile(pattern) for pattern in options.denied_user_agents]
 
-    def schema_uri(self, event: Any, caller: Caller) -> Any:
-        """Return what the event says is its schema, or MISSING; the query may say it in its place."""
-        uri = self._find_uri(event)
+    def schema_uris(self, events: Sequence[Any], caller: Caller) -> Sequence[Any]:
+        """Return what each event says is its schema, or MISSING; the query may say it in its place."""
+        uris = list(map(self._find_uri, events))
         parameter = self.options.schema_uri_parameter
-        if uri is MISSING and parameter and isinstance(event, dict) and caller.query.get(parameter):
-            uri = caller.query[parameter]
-            paths.put(event, self.options.schema_uri_fields[0], uri)
-        return uri
+        given = caller.query.get(parameter) if parameter and MISSING in uris else None
+        if given:
+            for number, event in enumerate(events):
+                if uris[number] is MISSING and isinstance(event, dict):
+                    uris[number] = given
+                    paths.put(event, self.options.schema_uri_fields[0], given)
+        return uris
 
     async def load_all(self, uris: Sequence[Any]) -> Mapping[str, Validator | SchemaError]:
         """Return each schema's validator, or why there is none; waits for those that are cold."""
@@ -141,7 +144,7 @@ class Preparation:
         if plan.test_kitchen:
             experiments.refuse_user_agent(caller.headers, self._denied)
         plan.validator.fill_defaults(event)
-        if not _is_valid(plan.validator, event):
+        if not plan.validator.is_valid(event):
             errors = plan.validator.errors(event)
             return EventOutcome(Kind.INVALID, event, errors_text(errors), errors, "ValidationError", 400)
         if not isinstance(stream, str):
@@ -171,14 +174,6 @@ class Preparation:
             return max(0, int(datetime.fromisoformat(text).timestamp() * 1000))
         except (ValueError, OverflowError):
             return now
-
-
-def _is_valid(validator: Validator, event: dict[str, Any]) -> bool:
-    try:
-        return validator.is_valid(event)
-    except UnicodeEncodeError:
-        # A lone surrogate: the compiled validator knows no such strings, the referee does.
-        return not validator.errors(event)
 
 
 def _missing(fields: Sequence[paths.Path]) -> str:

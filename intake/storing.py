@@ -37,9 +37,9 @@ class Storage:
 
     async def append(self, prepared: Sequence[Prepared]) -> Sequence[EventOutcome]:
         """Return what became of each, in their order, once all is settled."""
-        keys = {number: key for number, one in enumerate(prepared) if (key := self._key(one)) is not None}
-        if not keys:
+        if not any(one.plan.deduplication for one in prepared):
             return await self._store(prepared)
+        keys = {number: key for number, one in enumerate(prepared) if (key := self._key(one)) is not None}
         outcomes: dict[int, EventOutcome] = {}
         repeated, doubts, began = self._claim(prepared, keys)
         try:
@@ -110,10 +110,11 @@ class Storage:
         results: Sequence[Outcome] = []
         if prepared:
             results = await self._sink.append([one.record for one in prepared])
-        return [_outcome(one, result) for one, result in zip(prepared, results, strict=True)]
+        return [
+            ACCEPTED if isinstance(result, Record) else _outcome(one, result)
+            for one, result in zip(prepared, results, strict=True)
+        ]
 
 
 def _outcome(one: Prepared, result: Outcome) -> EventOutcome:
-    if isinstance(result, LogError):
-        return failed(one.event, result, "Error")
-    return ACCEPTED if isinstance(result, Record) else SPOOLED
+    return failed(one.event, result, "Error") if isinstance(result, LogError) else SPOOLED

@@ -273,6 +273,8 @@ class KafkaLog:
             return [LogRefused("the event log was opened for reading")] * len(new)
         deadline = time.monotonic() + self._options.produce_timeout
         refused = await self._refused({record.topic for record in new})
+        if not refused:
+            return await self._writer.append(new, deadline - time.monotonic())
         accepted = [record for record in new if record.topic not in refused]
         stored = iter(await self._writer.append(accepted, deadline - time.monotonic()))
         return [refused[record.topic] if record.topic in refused else next(stored) for record in new]
