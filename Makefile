@@ -45,4 +45,4 @@ clients: setup
 	$(BIN)/python -m pytest -m clients tests/clients
 
 bench: setup
-	$(BIN)/python -m bench $(BENCH)
+	$(BIN)/python -m bench $(BENCH) $(if $(EVENTGATE),--eventgate $(EVENTGATE))

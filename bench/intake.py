@@ -75,7 +75,9 @@ async def compare(
     """Return the table on a broker that has the topic; each stage is run with `events`. Raises: BenchError."""
     ours = await _measure(_ours(url), folder, seconds)
     rows = [row for load, result in zip(LOADS, ours, strict=True) for row in _rows(load, result)]
-    if eventgate is not None:
+    if eventgate is None:
+        rows.append(Row("intake", "EventGate beside it", "not run: --eventgate DIR tells where it is installed"))
+    else:
         theirs = await _measure(
             open_eventgate(eventgate, folder, url.removeprefix("kafka://"), SCHEMAS), folder, seconds
         )
