@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 MAX_AGE = 300.0
 """Seconds after which schemas are asked for again: `latest` may have moved, a repository may be back."""
 
-AT_ONCE = 8
-"""Schemas that are loaded at the same time."""
+AT_ONCE = 4
+"""Schemas that are loaded at the same time: each thread that parses one delays the event loop by some ms."""
 
 
 class _Made(NamedTuple):
@@ -72,7 +72,8 @@ class Documents:
         version, now = self._catalog.version, self._clock()
         streams = [s for name in self._catalog.public_names() if (s := self._catalog.public(name)) is not None]
         described = await self._described(streams)
-        return _Made(_json(openapi(self._about, described)), _json(asyncapi(self._about, described)), version, now)
+        # Megabytes where there are hundreds of streams: in a thread, or open streams would wait.
+        return _Made(*await asyncio.to_thread(_written, self._about, described), version, now)
 
     async def _described(self, streams: Sequence[StreamConfig]) -> list[Described]:
         wanted = {stream.name: self.schema_uri(stream) for stream in streams}
@@ -98,6 +99,10 @@ class Documents:
         except SchemaError as exc:
             logger.warning("a stream is described without its schema", extra={"cause": exc.message[:500]})
             return None
+
+
+def _written(about: About, described: Sequence[Described]) -> tuple[bytes, bytes]:
+    return _json(openapi(about, described)), _json(asyncapi(about, described))
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

@@ -199,7 +199,8 @@ def _positions(
         # An id of ours from when the streams had more topics: the others go on.
         entries = [entry for entry in entries if entry.topic in held]
     _check_topics([entry.topic for entry in entries], existing)
-    for entry in entries:
+    # The contract's order of an id: what the log had to look up by time comes last.
+    for entry in sorted(entries, key=lambda entry: _is_by_time(entry, request.since)):
         if isinstance(entry, TopicEntry):
             positions.update(dict.fromkeys(held[entry.topic], since))
             continue
@@ -216,6 +217,10 @@ def _positions(
     if whole:
         _add_new(positions, request.topics, held, min(times.values(), default=None))
     return positions, times
+
+
+def _is_by_time(entry: TopicEntry | PartitionEntry, since: Position | None) -> bool:
+    return since is not None if isinstance(entry, TopicEntry) else entry.offset is None
 
 
 def _add_new(

@@ -134,6 +134,26 @@ async def test_resume_with_the_last_id_goes_on_exactly(gateway: Running) -> None
     assert sorted(places) == [("a", 0), ("a", 1), ("a", 2), ("b", 0)]
 
 
+@pytest.mark.parametrize(
+    ("since", "entries", "order"),
+    [
+        ("", ["b", {"topic": "a", "partition": 0, "offset": 0}], "ba"),
+        ("?since=1", ["b", {"topic": "a", "partition": 0, "offset": 0}], "ab"),
+        ("?since=1", ["b", {"topic": "a", "partition": 0, "timestamp": 1}], "ba"),
+        ("", [{"topic": "b", "partition": 0, "timestamp": 1}, {"topic": "a", "partition": 0, "offset": 0}], "ab"),
+        ("", [{"topic": "b", "partition": 0, "timestamp": 1, "offset": 0}, "a"], "ba"),
+    ],
+)
+async def test_id_lists_last_what_was_looked_up_by_time(
+    gateway: Running, since: str, entries: list[object], order: str
+) -> None:
+    await add(gateway.log, "a", 1000)
+    await add(gateway.log, "b", 1000)
+    named = {"Last-Event-ID": json.dumps(entries)}
+    reply = await subscribe(gateway, f"/v2/stream/edits{since}", 1, **named)
+    assert [entry["topic"] for entry in json.loads(reply.last_id)] == list(order)
+
+
 async def test_id_of_another_cluster_goes_on_by_time_and_loses_nothing(gateway: Running) -> None:
     await add(gateway.log, "a", 10_000, 20_000, 20_000, 30_000)
     other = '[{"topic":"a","partition":0,"timestamp":20001,"offset":900,"cluster":"elsewhere"}]'
