@@ -32,7 +32,9 @@ class KafkaReader:
         self._next: dict[TopicPartition, int] = {}
         self._moving: dict[TopicPartition, int] = {}
         self._held: deque[Record] = deque()
-        self._errors: deque[LogError] = deque()
+        self._errors: dict[tuple[TopicPartition | None, type[LogError]], LogError] = {}
+        """What is to be raised: of each kind once for a partition. librdkafka repeats itself each half second, and who
+        waits between two readings would be raised more than it ever comes to."""
         self._filling: asyncio.Task[None] | None = None
         self._interrupt = threading.Event()
         self._down: KafkaError | None = None
@@ -114,7 +116,7 @@ class KafkaReader:
         deadline = time.monotonic() + timeout
         while not self._held:
             if self._errors:
-                raise self._errors.popleft()
+                raise self._errors.pop(next(iter(self._errors)))
             if self._filling is None:
                 left = max(0.0, deadline - time.monotonic())
                 self._filling = asyncio.create_task(self._fill(limit, left), name="kafka poll")
@@ -129,17 +131,20 @@ class KafkaReader:
         try:
             batch = await loop.run_in_executor(self._thread, self._poll, limit, timeout)
         except KafkaException as exc:
-            self._errors.append(raised(exc))
+            self._hold(None, raised(exc))
             return
         finally:
             self._filling = None
         self._keep(batch)
         for partition, error in batch.errors:
             if partition is None or (partition in self._next and partition not in self._moving):
-                self._errors.append(await self._error(partition, error))
+                self._hold(partition, await self._error(partition, error))
         if self._down is not None and not batch:
-            self._errors.append(translated(self._down))
+            self._hold(None, translated(self._down))
         self._down = None
+
+    def _hold(self, partition: TopicPartition | None, error: LogError) -> None:
+        self._errors[partition, type(error)] = error
 
     def _poll(self, limit: int, timeout: float) -> Batch:
         return poll(self._open_consumer(), limit, timeout, lambda: self._interrupt.is_set() or self._down is not None)
