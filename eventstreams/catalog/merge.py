@@ -8,7 +8,7 @@ from typing import Any
 def lay_over(base: Any, over: Any) -> Any:
     """Return `base` with `over` on top: maps by key at any depth, lists by index, anything else replaced whole.
 
-    Deliberate: a list over a longer one leaves its rest, an empty one changes nothing; only null clears (spec 3.1).
+    Deliberate: a list over a longer one leaves its rest, an empty one changes nothing; only null clears.
     """
     if isinstance(base, dict) and isinstance(over, dict):
         return {**base, **{key: lay_over(base[key], value) if key in base else value for key, value in over.items()}}
