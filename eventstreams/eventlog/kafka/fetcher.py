@@ -102,16 +102,17 @@ class FetcherPool:
 
     async def fetch(self, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
         """Return records; see `EventLog.fetch`."""
-        async with self._turns:
-            loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(self._threads, self._fetch, partition, start, stop, max_bytes)
-            # Shielded: the turn ends when the thread is free, not when its caller has gone.
-            try:
-                return await asyncio.shield(work)
-            except asyncio.CancelledError:
-                await asyncio.wait([work])
-                work.exception()
-                raise
+        await self._turns.acquire()
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._threads, self._fetch, partition, start, stop, max_bytes)
+        # The turn ends when the thread is free, not when its caller has gone.
+        work.add_done_callback(self._ended)
+        return await asyncio.shield(work)
+
+    def _ended(self, work: asyncio.Future[Block]) -> None:
+        self._turns.release()
+        if not work.cancelled():
+            work.exception()  # its caller may have gone: else the event loop would tell of it
 
     def _fetch(self, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
         try:

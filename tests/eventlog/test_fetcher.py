@@ -1,0 +1,37 @@
+"""Fetches whose callers go away, without a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from typing import Any
+
+from eventstreams.eventlog.kafka.fetcher import POOL, FetcherPool
+from eventstreams.records import TopicPartition
+from tests.support.kafka import free_port
+
+
+async def test_fetch_that_fails_when_its_callers_have_gone_is_told_to_nobody() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    pool = FetcherPool({"bootstrap.servers": f"127.0.0.1:{free_port()}", "group.id": "none", "log_level": 0})
+    # More than there are threads: each turn is held until its thread is free.
+    fetches = [asyncio.create_task(pool.fetch(TopicPartition("t", n), 0, 1, 1)) for n in range(POOL + 2)]
+    async with asyncio.timeout(5):
+        while sum(thread.name.startswith("kafka fetch") for thread in threading.enumerate()) < POOL:
+            await asyncio.to_thread(time.sleep, 0.01)
+    for _ in range(2):
+        for fetch in fetches:
+            fetch.cancel()
+        for _ in range(5):  # turns of the loop until each waits again, or has ended
+            await asyncio.sleep(0)
+    assert all(
+        isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*fetches, return_exceptions=True)
+    )
+    await pool.aclose()
+    await asyncio.sleep(0)
+    del fetches, fetch  # their tracebacks hold what nobody asked for
+    gc.collect()
+    assert told == []
