@@ -49,6 +49,7 @@ broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
 log.retention.check.interval.ms=1000
 log.initial.task.delay.ms=100
+log.cleaner.backoff.ms=200
 """
 
 
