@@ -1,55 +1,68 @@
-"""A client of intake: what `eventstreams produce` and internal producers use."""
+"""A client of intake: what `eventstreams produce` and internal producers use. docs/producing.md shows it at work."""
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import random
-import uuid
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
-import orjson
 
+from eventstreams.deliveries import Delivery, Refusal
 from eventstreams.errors import ProducerError
 
-RETRIED = frozenset({408, 429, 502, 503, 504})
+PATH = "/v1/events"
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An event that intake did not take: `invalid` by its schema, else `error`."""
-
-    status: str
-    event: Any
-    message: str
+TOO_LARGE = 413
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of a batch: how many are stored (or received, when hasty), and the others."""
+    """What became of a batch: how many events were accepted (received only, when hasty), and each of the others."""
 
     accepted: int
     refused: Sequence[Refusal]
 
 
 class Producer:
-    """Posts batches of events to an intake service; one may be used by many tasks.
+    """Posts events to an intake service. Use it as `async with Producer(url) as producer`; many tasks may share one.
 
-    A batch that intake could not take for the moment (408, 429, 502, 503, 504, no connection) is sent again, with
-    growing pauses or as Retry-After says, for `patience` seconds. Each event gets a `meta.id` before its first sending,
-    so that a repetition can be told from another event: delivery is at least once, once where the stream deduplicates.
+    What could not be taken for the moment (408, 429, 502, 503, 504, no connection or no answer) is sent again with
+    growing, random pauses, or when Retry-After says, for `patience` seconds. Where some events of a batch were stored
+    only the others are sent again. Each event gets a `meta.id` before its first sending unless it has one: delivery is
+    at least once, and once where the stream has a deduplication window.
     """
 
     def __init__(
-        self, url: str, *, patience: float = 60.0, timeout: float = 15.0, http: httpx.AsyncClient | None = None
+        self,
+        url: str,
+        *,
+        patience: float = 60.0,
+        timeout: float = 15.0,
+        compress: bool = False,
+        http: httpx.AsyncClient | None = None,
     ) -> None:
-        self._url = url.rstrip("/") + "/v1/events"
+        """Prepare to post to the intake at `url`, for example `http://127.0.0.1:8192`.
+
+        Args:
+            url: with or without the path `/v1/events`.
+            patience: seconds to try a batch in all.
+            timeout: seconds to wait for one answer; keep it above intake's `intake.produce_timeout`.
+            compress: send bodies with gzip.
+            http: a client of yours (TLS, headers, proxies); it is not closed.
+
+        Raises: ProducerError for what is no http or https URL.
+        """
+        self._url = _events_url(url)
         self._patience = patience
+        self._compress = compress
         self._http = http or httpx.AsyncClient(timeout=timeout, trust_env=False)
         self._owns_http = http is None
 
@@ -62,61 +75,84 @@ class Producer:
         if self._owns_http:
             await self._http.aclose()
 
-    async def send(self, events: Sequence[Any], *, hasty: bool = False) -> Sent:
-        """Return what became of a batch. Raises: ProducerError when intake did not take it in time."""
-        if not events:
-            return Sent(0, ())
-        body = orjson.dumps([_with_id(event) for event in events])
-        pause = FIRST_PAUSE
+    async def send(self, events: Sequence[Any], *, hasty: bool = False, validate_only: bool = False) -> Sent:
+        """Return what became of each of `events`, in one request unless intake finds it too large or takes only some.
+
+        Waits until they are stored; with `hasty` only until they are received. With `validate_only` nothing is
+        stored, and "accepted" means that it would be. Events are JSON values; NaN is sent as null. Cancelling leaves
+        open what became of the request under way.
+
+        Raises: ProducerError when an event is no JSON value, intake did not take all in time, or no intake answers.
+        """
+        params = {name: "true" for name, wanted in (("hasty", hasty), ("validate_only", validate_only)) if wanted}
+        delivery = Delivery(events)
         try:
             async with asyncio.timeout(self._patience):
-                while True:
-                    response = await self._post(body, hasty=hasty)
-                    if isinstance(response, httpx.Response) and response.status_code not in RETRIED:
-                        return _sent(response, len(events))
-                    await asyncio.sleep(_pause(response, pause))
-                    pause = min(pause * 2, LONGEST_PAUSE)
+                await self._deliver(delivery, params)
         except TimeoutError as exc:
-            raise ProducerError(f"{self._url} took no batch of {len(events)} in {self._patience:g} s") from exc
+            said = f"; the last answer: {delivery.last}" if delivery.last else ""
+            left = f"{len(delivery.open)} of {len(events)} events"
+            raise ProducerError(f"{self._url} did not take {left} in {self._patience:g} s{said}") from exc
+        return Sent(len(events) - len(delivery.refused), [refusal for _, refusal in sorted(delivery.refused.items())])
 
-    async def _post(self, body: bytes, *, hasty: bool) -> httpx.Response | httpx.TransportError:
-        params = {"hasty": "true"} if hasty else None
+    async def _deliver(self, delivery: Delivery, params: dict[str, str]) -> None:
+        most = len(delivery.open)
+        pause = 0.0
+        while delivery.open:
+            numbers = list(delivery.open)[:most]
+            response = await self._post(delivery.body(numbers), params)
+            if response is None:
+                delivery.last = "no answer"
+            elif response.status_code == TOO_LARGE and len(numbers) > 1:
+                most = (len(numbers) + 1) // 2
+                continue
+            elif delivery.note(numbers, response.status_code, response.content):
+                pause = 0.0
+                continue
+            await asyncio.sleep(_pause(response, pause))
+            pause = min(pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
+
+    async def _post(self, body: bytes, params: dict[str, str]) -> httpx.Response | None:
+        headers = {"content-type": "application/json"}
+        if self._compress:
+            body = gzip.compress(body, compresslevel=3)
+            headers["content-encoding"] = "gzip"
         try:
-            return await self._http.post(
-                self._url, content=body, params=params, headers={"content-type": "application/json"}
-            )
-        except httpx.TransportError as exc:
-            return exc
+            return await self._http.post(self._url, content=body, params=params, headers=headers)
+        except httpx.TransportError:
+            return None
 
 
-def _pause(response: httpx.Response | httpx.TransportError, pause: float) -> float:
-    told = response.headers.get("retry-after", "") if isinstance(response, httpx.Response) else ""
-    # Spread out: many producers are told the same moment.
-    return (float(told) if told.isdecimal() else pause) * random.uniform(0.8, 1.2)
-
-
-def _with_id(event: Any) -> Any:
-    meta = event.get("meta") if isinstance(event, Mapping) else None
-    if not isinstance(meta, Mapping) or "id" in meta:
-        return event
-    return {**event, "meta": {**meta, "id": str(uuid.uuid4())}}
-
-
-def _sent(response: httpx.Response, count: int) -> Sent:
-    if response.status_code in (200, 201, 202):
-        return Sent(count, ())
+def _events_url(url: str) -> str:
     try:
-        body = orjson.loads(response.content or b"{}")
-        refused = [_refusal(item) for kind in ("invalid", "error") for item in body.get(kind, ())]
-    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as exc:
-        raise ProducerError(f"{response.url} answered {response.status_code} without outcomes") from exc
-    if not refused:
-        raise ProducerError(f"{response.url} answered {response.status_code} without outcomes")
-    if all(refusal.event is None for refusal in refused):
-        raise ProducerError(f"{response.url} answered {response.status_code}: {refused[0].message}")
-    return Sent(count - len(refused), refused)
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as exc:
+        raise ProducerError(f"url {url!r}: {exc}") from exc
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ProducerError(f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT")
+    base = url.rstrip("/")
+    return base if base.endswith(PATH) else base + PATH
 
 
-def _refusal(item: Mapping[str, Any]) -> Refusal:
-    context = item["context"]
-    return Refusal(item["status"], item["event"], context.get("errorsText") or context.get("message", ""))
+def _pause(response: httpx.Response | None, pause: float) -> float:
+    """Return seconds to wait: never less than was told, and spread out, since many producers are told the same."""
+    told = _retry_after(response.headers.get("retry-after", "")) if response is not None else None
+    if told is not None:
+        return told * random.uniform(1.0, 1.2)
+    # What was partly taken is asked for again at once: alone, the rest's status tells whether it is worth trying.
+    if response is None or response.status_code != 207:
+        pause = pause or FIRST_PAUSE
+    return pause * random.uniform(0.5, 1.5)
+
+
+def _retry_after(value: str) -> float | None:
+    """Return the seconds of a Retry-After, which is a number or a date (RFC 9110 10.2.3)."""
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+__all__ = ["Producer", "Refusal", "Sent"]

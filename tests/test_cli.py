@@ -146,7 +146,7 @@ async def test_produced_events_are_shown_by_tail(tmp_path: Path) -> None:
 async def test_produce_says_how_to_go_on_when_intake_stays_away() -> None:
     code, _, error = await run("produce", "--url", "http://127.0.0.1:1", "--patience", "0.1", stdin=GOOD % "a")
     assert code == 3
-    assert "took no batch of 1 in 0.1 s" in error
+    assert "did not take 1 of 1 events in 0.1 s" in error
 
 
 async def test_streams_are_listed_checked_and_their_topics_made(tmp_path: Path) -> None:
