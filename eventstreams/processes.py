@@ -305,6 +305,7 @@ def _endpoint_options(settings: Settings) -> EndpointOptions:
     given = settings.intake
     return EndpointOptions(
         max_body_bytes=given.max_body_bytes,
+        max_batch_events=given.max_batch_events,
         body_timeout=given.body_timeout,
         trusted=parse_networks(settings.trusted_proxies),
         hasty=given.hasty,

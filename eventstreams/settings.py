@@ -127,6 +127,7 @@ class IntakeSettings(BaseModel):
     )
     error_schema_uri: str = Field("/error/2.1.0", description="Schema of error events.")
     max_body_bytes: int = Field(10 * 2**20, gt=0, description="Bytes of a request's body, inflated.")
+    max_batch_events: int = Field(50_000, gt=0, description="Events of a request; over it 413.")
     max_event_bytes: int = Field(4 * 2**20, gt=0, description="Bytes of one event as stored.")
     max_in_flight_bytes: int = Field(64 * 2**20, gt=0, description="Bytes of requests being taken; over it 503.")
     body_timeout: float = Field(60.0, gt=0, description="Seconds in which a body must be whole.")

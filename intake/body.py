@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
-import zlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from starlette.types import Receive
 
-from eventstreams.errors import MalformedBody, PayloadTooLarge, RequestTimeout, ServiceUnavailable, UnsupportedMedia
+from eventstreams.errors import MalformedBody, PayloadTooLarge, RequestError, RequestTimeout, UnsupportedMedia
+from intake.inflating import CODINGS, Inflater
 
 JSON_TYPES = frozenset({"application/json", "text/plain", "application/reports+json"})
-CODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 47}
-"""Window bits for zlib; deflate is taken with or without its header."""
-
-
 DISCARD_SECONDS = 2.0
 
 
@@ -70,13 +66,13 @@ async def read_body(
     media, charset = _media_type(headers.get("content-type", ""))
     if media not in JSON_TYPES:
         return None
-    coding = headers.get("content-encoding", "identity").strip().lower() or "identity"
-    if coding != "identity" and coding not in CODINGS:
-        raise UnsupportedMedia(f"content-encoding {coding[:100]!r}: expected gzip, deflate or identity")
-    decoder = None if charset == "utf-8" else _decoder(charset)
-    claimed = headers.get("content-length", "")
-    if coding == "identity" and claimed.isdecimal() and int(claimed) > max_bytes:
-        raise PayloadTooLarge(f"body of {claimed} bytes: at most {max_bytes} are taken")
+    try:
+        coding = _coding(headers, max_bytes)
+        decoder = None if charset == "utf-8" else _decoder(charset)
+    except RequestError:
+        if "expect" not in headers:
+            await discard(receive)
+        raise
     try:
         with deadline:
             body = await _collect(receive, coding, max_bytes, grow)
@@ -88,6 +84,17 @@ async def read_body(
         return decoder(body, "replace")[0].encode("utf-8", "replace")
     except UnicodeError as exc:
         raise MalformedBody(f"body is not in charset {charset}: {exc}") from exc
+
+
+def _coding(headers: Mapping[str, str], max_bytes: int) -> str:
+    """Return the content coding of a body that may be read."""
+    coding = headers.get("content-encoding", "identity").strip().lower() or "identity"
+    if coding != "identity" and coding not in CODINGS:
+        raise UnsupportedMedia(f"content-encoding {coding[:100]!r}: expected gzip, deflate or identity")
+    claimed = headers.get("content-length", "")
+    if claimed.isdecimal() and int(claimed) > max_bytes:
+        raise PayloadTooLarge(f"body of {claimed} bytes: at most {max_bytes} are taken")
+    return coding
 
 
 @lru_cache(maxsize=64)
@@ -113,10 +120,9 @@ def _decoder(charset: str) -> codecs._Decoder | None:
 
 
 async def _collect(receive: Receive, coding: str, max_bytes: int, grow: Callable[[int], None]) -> bytes:
-    inflate = None if coding == "identity" else zlib.decompressobj(CODINGS[coding])
+    inflater = None if coding == "identity" else Inflater(coding)
     parts: list[bytes] = []
-    size = 0
-    first = True
+    sent = size = 0
     more = True
     while more:
         message = await receive()
@@ -124,22 +130,21 @@ async def _collect(receive: Receive, coding: str, max_bytes: int, grow: Callable
             raise Disconnected
         more = message.get("more_body", False)
         part = message.get("body", b"")
-        if inflate is not None and part:
-            if first and coding == "deflate" and part[0] & 0x0F != 8:
-                inflate = zlib.decompressobj(-15)
-            part = _inflate(inflate, part, max_bytes - size)
-            first = False
-        size += len(part)
-        if size > max_bytes:
-            raise PayloadTooLarge(f"body of more than {max_bytes} bytes: no more are taken")
+        sent += len(part)
         try:
+            if inflater is not None:
+                part = inflater.inflate(part, max_bytes - size)
+            size += len(part)
+            # Deliberate: what was sent counts too, for it may inflate to nothing.
+            if size > max_bytes or sent > max_bytes:
+                raise PayloadTooLarge(f"body of more than {max_bytes} bytes: no more are taken")
             grow(len(part))
-        except ServiceUnavailable:
+        except RequestError:
             if more:
                 await discard(receive)
             raise
         parts.append(part)
-    if inflate is not None and size and not inflate.eof:
+    if inflater is not None and not inflater.whole:
         raise MalformedBody(f"body is not whole in content-encoding {coding}")
     return b"".join(parts)
 
@@ -150,11 +155,3 @@ async def discard(receive: Receive) -> None:
         async with asyncio.timeout(DISCARD_SECONDS):
             while (await receive()).get("more_body", False):
                 pass
-
-
-def _inflate(inflate: zlib._Decompress, part: bytes, room: int) -> bytes:
-    """Return what `part` holds, one byte over `room` at most: a small body may inflate to a huge one."""
-    try:
-        return inflate.decompress(part, room + 1)
-    except zlib.error as exc:
-        raise MalformedBody(f"body is not in its content-encoding: {exc}") from exc

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from eventstreams import logs
 from eventstreams.addresses import Networks, client_ip
-from eventstreams.errors import BadRequest, MalformedBody, RequestError, ServiceUnavailable
+from eventstreams.errors import BadRequest, MalformedBody, PayloadTooLarge, RequestError, ServiceUnavailable
 from eventstreams.ids import new_id
 from eventstreams.metrics import Metrics
 from intake.body import Deadline, Disconnected, discard, read_body
@@ -42,6 +42,7 @@ class EndpointOptions:
     """How requests are read."""
 
     max_body_bytes: int = 10 * 1024 * 1024
+    max_batch_events: int = 50_000
     body_timeout: float = 60.0
     trusted: Networks = ()
     hasty: bool = True
@@ -109,6 +110,8 @@ class EventsEndpoint:
             events = value if isinstance(value, list) else [value] if value else []
             if not events:
                 return Response(status_code=400)
+            if len(events) > options.max_batch_events:
+                raise PayloadTooLarge(f"batch of {len(events)} events: at most {options.max_batch_events} are taken")
             return await self._submit(events, scope, headers, len(body), reserved)
 
     def _deadline(self) -> Deadline:

@@ -99,7 +99,7 @@ _POST = {
         "207": _outcomes("Some events are stored"),
         "400": _outcomes("No event is valid, or the body is empty or no JSON"),
         "408": _outcomes("The body did not come whole in time"),
-        "413": _outcomes("The body is too large"),
+        "413": _outcomes("The body is too large, or has too many events"),
         "415": _outcomes("A charset or content coding that is not read"),
         "429": _outcomes("This client sends too much; Retry-After tells when to come back"),
         "500": _outcomes("No event is stored, and at least one failed for another reason than its schema"),

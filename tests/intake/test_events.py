@@ -189,7 +189,11 @@ RAW = json.dumps(thing()).encode()
         (RAW, {"content_encoding": "gzip"}, 400, "content-encoding"),
         (gzip.compress(RAW)[:-9], {"content_encoding": "gzip"}, 400, "not whole"),
         (b" " * 1001, {}, 413, "at most 1000 are taken"),
-        (gzip.compress(b" " * 10_000_000), {"content_encoding": "gzip"}, 413, "more than 1000 bytes"),
+        (gzip.compress(b" " * 500_000), {"content_encoding": "gzip"}, 413, "more than 1000 bytes"),
+        (gzip.compress(b" ") + gzip.compress(b" " * 99_999), {"content_encoding": "gzip"}, 413, "more than 1000 bytes"),
+        (gzip.compress(RAW) + b"x" * 1000, {"content_encoding": "gzip"}, 413, "at most 1000 are taken"),
+        (gzip.compress(b"") * 1001, {"content_encoding": "gzip"}, 400, "more than 1000 gzip members"),
+        (gzip.compress(RAW) + b"\x1f\x8b", {"content_encoding": "gzip"}, 400, "not whole"),
     ],
 )
 async def test_request_that_holds_no_events_is_refused_in_the_envelope(
@@ -208,6 +212,8 @@ async def test_request_that_holds_no_events_is_refused_in_the_envelope(
     ("body", "headers"),
     [
         (gzip.compress(RAW), {"content_encoding": "gzip"}),
+        (gzip.compress(RAW[:9]) + gzip.compress(b"") + gzip.compress(RAW[9:]), {"content_encoding": "x-gzip"}),
+        (gzip.compress(RAW) + b"\0" * 100, {"content_encoding": "gzip"}),
         (zlib.compress(RAW), {"content_encoding": "deflate"}),
         (zlib.compress(RAW)[2:-4], {"content_encoding": "deflate"}),
         (b"\xef\xbb\xbf " + RAW, {}),
@@ -219,6 +225,15 @@ async def test_bodies_are_read_in_their_coding_and_charset(
 ) -> None:
     async with open_intake() as rig:
         assert (await rig.post(body, **headers)).status_code == 201
+
+
+async def test_batch_of_too_many_events_is_refused_whole(open_intake: Open) -> None:
+    async with open_intake(endpoint=EndpointOptions(max_batch_events=2)) as rig:
+        assert (await rig.post([thing(), thing()])).status_code == 201
+        answer = await rig.post([thing(), thing(), thing()])
+        assert answer.status_code == 413
+        assert "batch of 3 events: at most 2 are taken" in answer.text
+        assert len(await rig.stored("things")) == 2
 
 
 async def test_slow_body_is_given_up_with_408(open_intake: Open) -> None:

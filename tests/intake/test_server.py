@@ -7,6 +7,8 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 
+import pytest
+
 from eventstreams.addresses import parse_networks
 from eventstreams.server import beside, listen
 from intake.endpoints import EndpointOptions
@@ -53,8 +55,34 @@ async def test_client_that_asks_first_is_told_to_go_on(open_intake: Open) -> Non
 
 async def test_body_over_the_limit_is_refused_before_it_is_sent(open_intake: Open) -> None:
     async with open_intake(endpoint=EndpointOptions(max_body_bytes=100)) as rig, connected(rig) as (reader, writer):
-        writer.write(post(b"x" * 101).partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+        writer.write(post(b"x" * 101, "Expect: 100-continue").partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("X-Any: 1", 413),
+        ("Content-Encoding: br", 415),
+        ("Content-Encoding: gzip", 413),
+        ("Transfer-Encoding: chunked", 413),
+    ],
+)
+async def test_client_that_sends_all_before_it_reads_gets_its_refusal(
+    open_intake: Open, header: str, status: int
+) -> None:
+    body = b"x" * 20_000_000
+    if header.startswith("Transfer"):
+        head = post(b"", header).replace(b"Content-Length: 0\r\n", b"")
+        request = head + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+    else:
+        request = post(body, header)
+    async with open_intake() as rig, connected(rig) as (reader, writer):
+        writer.write(request)
+        await writer.drain()
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert b"\r\nconnection: close\r\n" in answer
 
 
 async def test_client_that_goes_in_the_middle_of_its_body_leaves_nothing(open_intake: Open) -> None:
