@@ -57,6 +57,7 @@ async def open_services(
             embedded=options,
             kafka=settings.kafka,
             produce_timeout=settings.intake.produce_timeout,
+            max_event_bytes=settings.intake.max_event_bytes,
             writable=writable,
             may_be_away=log_may_be_away,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
@@ -13,6 +14,7 @@ from eventstreams.catalog.streams import StreamConfig
 from eventstreams.errors import ConfigurationError, EventStreamsError
 from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.eventlog.kafka.admin import Plan, TopicsAdmin, WantedTopic, plan
+from eventstreams.eventlog.kafka.options import record_bytes
 from eventstreams.eventlog.open import kafka_servers, open_log
 from eventstreams.services import catalog_options
 from eventstreams.settings import Settings, load_settings
@@ -88,6 +90,7 @@ async def _apply(settings: Settings, *, dry_run: bool) -> None:
     if servers is None:
         await _apply_embedded(settings, wanted, dry_run=dry_run)
         return
+    wanted = [_with_room(topic, settings.intake.max_event_bytes) for topic in wanted]
     admin = TopicsAdmin(servers, settings.kafka)
     made = plan(wanted, await admin.topics())
     _print(made)
@@ -122,6 +125,11 @@ def wanted_topics(streams: Sequence[StreamConfig], prefix: str) -> Sequence[Want
         for topic in (*stream.topics, *((prefix + stream.name,) if prefix else ())):
             wanted[topic] = WantedTopic(topic, partitions, replication, texts)
     return [wanted[name] for name in sorted(wanted)]
+
+
+def _with_room(topic: WantedTopic, event_bytes: int) -> WantedTopic:
+    """Return the topic with room for the largest event that intake takes, unless configuration says how much."""
+    return replace(topic, config={"max.message.bytes": str(record_bytes(event_bytes)), **topic.config})
 
 
 def _print(made: Plan) -> None:

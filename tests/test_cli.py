@@ -174,7 +174,7 @@ async def test_topics_are_made_on_kafka_from_the_configuration(tmp_path: Path, k
     streams.write_text(f"{name}: {{kafka: {{partitions: 2, config: {{retention.ms: 5000}}}}}}\n")
     given = ("--set", f"streams={streams}", "--set", f"log=kafka://{kafka_broker.servers}")
     _, out, _ = await run("streams", "apply", *given, "--dry-run")
-    assert f"create {name}: partitions 2, replicas default retention.ms=5000" in out
+    assert f"create {name}: partitions 2, replicas default max.message.bytes=4259840 retention.ms=5000" in out
     _, out, _ = await run("streams", "apply", *given)
     assert "1 topics made, 0 grown" in out
     streams.write_text(f"{name}: {{kafka: {{partitions: 3}}}}\n")

@@ -10,6 +10,7 @@ from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.base import EventLog
 from eventstreams.eventlog.embedded.log import EmbeddedOptions, open_embedded
 from eventstreams.eventlog.kafka.log import OPEN_TIMEOUT, KafkaOptions, open_kafka
+from eventstreams.eventlog.kafka.options import record_bytes
 
 EMBEDDED = "embedded:"
 KAFKA = "kafka://"
@@ -30,12 +31,14 @@ def open_log(
     embedded: EmbeddedOptions | None = None,
     kafka: Mapping[str, Any] | None = None,
     produce_timeout: float = 8.0,
+    max_event_bytes: int = 4 * 2**20,
     writable: bool = True,
     may_be_away: bool = False,
 ) -> AbstractAsyncContextManager[EventLog]:
     """Return the log that `url` names, to be entered: `embedded:PATH`, `embedded::memory:`, `kafka://HOST:PORT,...`.
 
-    `kafka` are librdkafka properties; with `may_be_away` no broker need answer yet.
+    Kafka takes events of up to `max_event_bytes`. `kafka` are librdkafka properties; with `may_be_away` no broker need
+    answer yet.
 
     Raises: ConfigurationError for any other form, here; for a file that cannot be used or properties that librdkafka
     refuses, on entering; LogUnavailable for a broker that does not answer.
@@ -43,7 +46,12 @@ def open_log(
     servers = kafka_servers(url)
     if servers is not None:
         options = KafkaOptions(
-            servers, kafka or {}, produce_timeout=produce_timeout, writable=writable, may_be_away=may_be_away
+            servers,
+            kafka or {},
+            produce_timeout=produce_timeout,
+            max_record_bytes=record_bytes(max_event_bytes),
+            writable=writable,
+            may_be_away=may_be_away,
         )
         return open_kafka(options, open_timeout=AWAY_TIMEOUT if may_be_away else OPEN_TIMEOUT)
     path = url.removeprefix(EMBEDDED)

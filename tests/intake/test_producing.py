@@ -324,7 +324,7 @@ async def test_lines_that_come_slowly_do_not_wait_for_a_full_batch(open_intake: 
         )
         assert process.stdin is not None
         assert isinstance(rig.log, EmbeddedLog)
-        for number, event in enumerate(numbered(3, "things")):
+        for number, event in enumerate(numbered(4, "things")):
             text = json.dumps(event).encode() + b"\n"
             for part in (text[:20], text[20:]):
                 process.stdin.write(part)
@@ -338,4 +338,7 @@ async def test_lines_that_come_slowly_do_not_wait_for_a_full_batch(open_intake: 
         process.send_signal(signal.SIGINT)
         _, error = await asyncio.wait_for(process.communicate(), 30)
         assert process.returncode == 130
-        assert error.decode().splitlines()[-1] == "to go on: eventstreams produce --resume-after id-2 ..."
+        # The fourth line is stored, so the third is acknowledged; whether the fourth is, the signal may not wait for.
+        assert re.fullmatch(
+            r"to go on: eventstreams produce --resume-after id-[23] \.\.\.", error.decode().splitlines()[-1]
+        )

@@ -42,8 +42,6 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
-message.max.bytes=4300000
-replica.fetch.max.bytes=4300000
 # After a kill a node waits for its own old session: six seconds with these, else twenty.
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500

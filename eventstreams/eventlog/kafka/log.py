@@ -27,6 +27,7 @@ from eventstreams.eventlog.kafka.options import (
     PRODUCER,
     delivery_seconds,
     properties,
+    record_bytes,
 )
 from eventstreams.eventlog.kafka.reader import KafkaReader
 from eventstreams.eventlog.kafka.writer import KafkaWriter
@@ -59,7 +60,7 @@ class KafkaOptions:
     properties: Mapping[str, Any] = field(default_factory=dict)
     produce_timeout: float = 8.0
     """Seconds in which a record must be acknowledged: an append returns by then."""
-    max_record_bytes: int = 4 * 1024 * 1024 + 64 * 1024
+    max_record_bytes: int = record_bytes(4 * 2**20)
     writable: bool = True
     """Whether `append` may be used: else no producer is opened."""
     may_be_away: bool = False

@@ -52,6 +52,15 @@ ASKING_SECONDS = 1.0
 """What asking whether a topic is there may take of an append."""
 
 
+RECORD_ROOM_BYTES = 64 * 1024
+"""What a record may have beside the event: its key, and the frame of a batch around it."""
+
+
+def record_bytes(event_bytes: int) -> int:
+    """Return the `max.message.bytes` of a topic, and of the producer, that an event of so many bytes needs."""
+    return event_bytes + RECORD_ROOM_BYTES
+
+
 def delivery_seconds(produce_timeout: float) -> float:
     """Return after how long librdkafka is to give a record up, so that it has said so when an append must return.
 
