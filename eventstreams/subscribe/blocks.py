@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -13,21 +14,25 @@ from eventstreams.records import TopicPartition
 from eventstreams.subscribe.rendering import Item
 
 BLOCK_OFFSETS = 512
-"""Offsets a block spans: some 600 KB of ordinary events, a few ms of reading."""
+"""Offsets a block spans at the most: some 600 KB of ordinary events, a few ms of reading."""
 
-MAX_FETCH_BYTES = 8 * 1024 * 1024
-"""What one fetch of a block takes at the most; one larger record comes alone."""
+BLOCK_BYTES = 4 * 1024 * 1024
+"""A block of large events is cut past this; one fetch takes no more, one larger record comes alone."""
 
 
 class ItemBlock:
-    """Items of one partition from `start` on; the log was looked through up to `next_offset`."""
+    """Items of one partition from `start` on; the log was looked through up to `next_offset`.
 
-    __slots__ = ("items", "next_offset", "offsets", "size", "start")
+    `cut`: it ended there because of its size, not because its span or the log did.
+    """
 
-    def __init__(self, start: int, items: Sequence[Item], next_offset: int) -> None:
+    __slots__ = ("cut", "items", "next_offset", "offsets", "size", "start")
+
+    def __init__(self, start: int, items: Sequence[Item], next_offset: int, *, cut: bool) -> None:
         self.start = start
         self.items = items
         self.next_offset = next_offset
+        self.cut = cut
         self.offsets = [item.record.offset for item in items]
         self.size = sum(item.size for item in items) + ITEMS_OVERHEAD_BYTES
 
@@ -38,13 +43,17 @@ _Key = tuple[TopicPartition, int]
 
 
 class BlockCache:
-    """Blocks by partition and number, least recently used out first; one read at a time for each."""
+    """Blocks by partition and start, least recently used out first; one read at a time for each.
+
+    Blocks begin at multiples of `BLOCK_OFFSETS`, so that all who replay a span share them; and where one was cut.
+    """
 
     def __init__(self, log: EventLog, max_bytes: int, metrics: Metrics) -> None:
         self._log = log
         self._max_bytes = max_bytes
         self._metrics = metrics
         self._blocks: OrderedDict[_Key, ItemBlock] = OrderedDict()
+        self._starts: dict[_Key, list[int]] = {}  # of the blocks held, by partition and number of the span
         self._reading: dict[_Key, asyncio.Task[ItemBlock]] = {}
         self._stale: set[asyncio.Task[ItemBlock]] = set()
         self.bytes = 0
@@ -54,26 +63,47 @@ class BlockCache:
 
         Raises: OffsetOutOfRange (offset is before the earliest), UnknownTopic, LogUnavailable.
         """
-        key = (partition, offset // BLOCK_OFFSETS)
-        held = self._blocks.get(key)
-        if held is not None and held.start <= offset < held.next_offset:
-            self._blocks.move_to_end(key)
+        held = self._before(partition, offset)
+        if held is not None and offset < held.next_offset:
+            self._blocks.move_to_end((partition, held.start))
             return held
-        reading = self._reading.get(key)
-        if reading is None:
-            reading = asyncio.create_task(self._read(key, offset), name="read block")
-            self._reading[key] = reading
-            reading.add_done_callback(lambda task: self._settle(key, task))
+        start = self._start(held, offset)
         # Shielded: the read is everybody's, one client's going must not end it.
-        return await asyncio.shield(reading)
+        block = await asyncio.shield(self._read(partition, start))
+        if block.cut and block.next_offset <= offset:
+            start = offset
+            block = await asyncio.shield(self._read(partition, start))
+        if block.start > offset:
+            raise OffsetOutOfRange(partition, offset, block.start)
+        return block
 
     def prefetch(self, partition: TopicPartition, offset: int) -> None:
         """Begin to read the block at `offset` if nobody has."""
-        key = (partition, offset // BLOCK_OFFSETS)
-        if key not in self._blocks and key not in self._reading:
-            task = asyncio.create_task(self._read(key, offset), name="prefetch block")
-            self._reading[key] = task
-            task.add_done_callback(lambda task: self._settle(key, task))
+        held = self._before(partition, offset)
+        if held is None or offset >= held.next_offset:
+            self._read(partition, self._start(held, offset))
+
+    def _before(self, partition: TopicPartition, offset: int) -> ItemBlock | None:
+        """Return the held block of the span of `offset` that begins last at or before it."""
+        starts = self._starts.get((partition, offset // BLOCK_OFFSETS), ())
+        at = bisect_right(starts, offset)
+        return self._blocks[partition, starts[at - 1]] if at else None
+
+    @staticmethod
+    def _start(before: ItemBlock | None, offset: int) -> int:
+        """Return where to read from to have a block that covers `offset`, given the one before it."""
+        if before is None:
+            return offset // BLOCK_OFFSETS * BLOCK_OFFSETS
+        return offset if before.cut else before.start
+
+    def _read(self, partition: TopicPartition, start: int) -> asyncio.Task[ItemBlock]:
+        key = (partition, start)
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = asyncio.create_task(self._read_from(partition, start), name="read block")
+            self._reading[key] = reading
+            reading.add_done_callback(lambda task: self._settle(key, task))
+        return reading
 
     def _settle(self, key: _Key, task: asyncio.Task[ItemBlock]) -> None:
         if self._reading.get(key) is not task:
@@ -82,45 +112,54 @@ class BlockCache:
         del self._reading[key]
         if task.cancelled() or task.exception() is not None:
             return
-        self._keep(key, task.result())
+        self._keep(key[0], task.result())
 
-    def _keep(self, key: _Key, block: ItemBlock) -> None:
+    def _keep(self, partition: TopicPartition, block: ItemBlock) -> None:
+        key = (partition, block.start)
         old = self._blocks.pop(key, None)
         self.bytes += block.size - (old.size if old else 0)
         self._blocks[key] = block
+        if old is None:
+            insort(self._starts.setdefault((partition, block.start // BLOCK_OFFSETS), []), block.start)
         while self.bytes > self._max_bytes and len(self._blocks) > 1:
-            _, out = self._blocks.popitem(last=False)
-            self.bytes -= out.size
+            self._drop(next(iter(self._blocks)))
+
+    def _drop(self, key: _Key) -> None:
+        partition, start = key
+        self.bytes -= self._blocks.pop(key).size
+        span = (partition, start // BLOCK_OFFSETS)
+        self._starts[span].remove(start)
+        if not self._starts[span]:
+            del self._starts[span]
 
     def forget(self, partition: TopicPartition) -> None:
         """Drop the blocks of a partition: its log was made anew. Reads under way are told to nobody new."""
         for key in [key for key in self._blocks if key[0] == partition]:
-            self.bytes -= self._blocks.pop(key).size
+            self._drop(key)
         for key in [key for key in self._reading if key[0] == partition]:
             self._stale.add(self._reading.pop(key))
 
-    async def _read(self, key: _Key, offset: int) -> ItemBlock:
-        partition, number = key
-        stop = (number + 1) * BLOCK_OFFSETS
-        start = number * BLOCK_OFFSETS
+    async def _read_from(self, partition: TopicPartition, start: int) -> ItemBlock:
+        stop = (start // BLOCK_OFFSETS + 1) * BLOCK_OFFSETS
         try:
             return await self._read_range(partition, start, stop)
         except OffsetOutOfRange as exc:
-            if exc.earliest > offset:
-                raise OffsetOutOfRange(partition, offset, exc.earliest) from exc
+            # What the block would begin with is gone: the one who asked may want what comes after.
             return await self._read_range(partition, exc.earliest, stop)
 
     async def _read_range(self, partition: TopicPartition, start: int, stop: int) -> ItemBlock:
         items: list[Item] = []
-        at = start
-        while at < stop:
-            block = await self._log.fetch(partition, at, stop, MAX_FETCH_BYTES)
-            items.extend(Item(record, partition) for record in block.records)
+        at, size = start, 0
+        while at < stop and size < BLOCK_BYTES:
+            block = await self._log.fetch(partition, at, stop, BLOCK_BYTES)
+            found = [Item(record, partition) for record in block.records]
+            items += found
+            size += sum(item.size for item in found)
             if block.next_offset <= at:
                 break
             at = block.next_offset
         self._metrics.block_read(len(items))
-        return ItemBlock(start, items, at)
+        return ItemBlock(start, items, at, cut=size >= BLOCK_BYTES and at < stop)
 
     async def aclose(self) -> None:
         """End the reads that are under way."""
