@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import orjson
-
+from eventstreams.compact_json import compact
 from eventstreams.records import Record, TopicPartition
 
 
@@ -112,4 +111,4 @@ def id_entry(partition: TopicPartition, next_: Next, cluster: str | None, *, par
         entry["cluster"] = cluster
     if partial:
         entry["partial"] = True
-    return orjson.dumps(entry)
+    return compact(entry)

@@ -82,6 +82,7 @@ async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = No
         _check_streams(settings, services)
         await stack.enter_async_context(_admin(services, admin))
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
+        collect_less()
         ready(url_of(listener))
         await DrainingServer(uvicorn_config(app), drain).serve([listener])
 

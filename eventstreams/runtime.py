@@ -23,8 +23,8 @@ LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {"intake": _uvloo
 def collect_less() -> None:
     """Have the collector leave alone what a service holds for good, and look for cycles less often.
 
-    Events are trees that end with their request, but look like growth: with Python's own thresholds an eighth of
-    intake's time went into looking through them.
+    Events are trees that end with their request or their rendering, but look like growth: with Python's own thresholds
+    an eighth of intake's time went into looking through them.
     """
     gc.collect()
     gc.freeze()

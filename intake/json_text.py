@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import orjson
 
+from eventstreams.compact_json import compact
 from eventstreams.errors import MalformedBody
 
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -86,15 +87,14 @@ def _finite(text: str) -> float:
 def serialise(value: Any) -> bytes:
     """Return compact UTF-8 JSON, members in their order."""
     try:
-        text = orjson.dumps(value)
+        text = compact(value)
     except orjson.JSONEncodeError:
         return _serialise_odd(value)
     whole, exponent = ODD_FLOATS
     # A plus is rare in events, and found many times quicker than the letter before it.
     if whole.search(text) is None and (b"+" not in text or exponent.search(text) is None):
-        # A copy: orjson's own has room for 8 KB behind it, which a batch that waits for the log would hold.
-        return memoryview(text).tobytes()
-    return orjson.dumps(_as_javascript(value))
+        return text
+    return compact(_as_javascript(value))
 
 
 def _serialise_odd(value: Any) -> bytes:

@@ -33,7 +33,7 @@ class ItemBlock:
         self.items = items
         self.next_offset = next_offset
         self.cut = cut
-        self.offsets = [item.record.offset for item in items]
+        self.offsets = [item.offset for item in items]
         self.size = sum(item.size for item in items) + ITEMS_OVERHEAD_BYTES
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import orjson
 
 from eventstreams.positions import Cursor, Next, id_entry
-from eventstreams.records import Record, TopicPartition
+from eventstreams.records import TopicPartition
 
 FIRST_BYTES_SSE = b":ok\n\n"
 FIRST_BYTES_JSON = b"\n"
@@ -15,11 +16,14 @@ HEARTBEAT_SSE = b":\n"
 """Without a blank line: with one, three clients hand their user an empty message."""
 HEARTBEAT_JSON = b"\n"
 LAST_CHUNK = b"0\r\n\r\n"
+MESSAGE = b"event: message\nid: "
+DATA = b"\ndata: "
+FRAME_END = b"\n\n"
 
 
 def message_frame(event_id: bytes, data: bytes) -> bytes:
     """Return one event as an SSE frame. `data` must be a single line."""
-    return b"event: message\nid: " + event_id + b"\ndata: " + data + b"\n\n"
+    return MESSAGE + event_id + DATA + data + FRAME_END
 
 
 def id_block(event_id: bytes) -> bytes:
@@ -41,6 +45,50 @@ def named_frame(name: bytes, event_id: bytes | None, body: Mapping[str, object])
 def http_chunk(body: bytes) -> bytes:
     """Frame a body for chunked transfer coding (RFC 9112 section 7.1)."""
     return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+def http_chunk_of(parts: Sequence[bytes], size: int) -> bytes:
+    """Frame a body of `size` bytes, given in parts, in one copy."""
+    return b"".join((b"%x\r\n" % size, *parts, b"\r\n"))
+
+
+class Placed(Protocol):
+    """What stands at an offset of a partition: a record, or what was made of it."""
+
+    @property
+    def partition(self) -> TopicPartition:
+        """Where it stands."""
+        ...
+
+    @property
+    def offset(self) -> int:
+        """Its number there."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Its time in ms."""
+        ...
+
+
+class Run:
+    """The ids of a run of events in one partition, in which nothing but that partition's entry moves."""
+
+    __slots__ = ("_after", "_before", "_frame")
+
+    def __init__(self, before: bytes, after: bytes) -> None:
+        self._before = before
+        self._after = after
+        self._frame = MESSAGE + before, after + DATA
+
+    def id(self, item: Placed) -> bytes:
+        """Return the id just after `item`."""
+        return b'%b%d,"offset":%d%b' % (self._before, item.timestamp + 1, item.offset + 1, self._after)
+
+    def frame_head(self, item: Placed) -> bytes:
+        """Return an SSE frame's bytes before its data; behind the data comes `FRAME_END`."""
+        before, after = self._frame
+        return b'%b%d,"offset":%d%b' % (before, item.timestamp + 1, item.offset + 1, after)
 
 
 class EventIds:
@@ -70,10 +118,10 @@ class EventIds:
         twin.next, twin._segments = self.next.copy(), self._segments.copy()
         return twin
 
-    def advance(self, partition: TopicPartition, record: Record) -> None:
-        """Move just after `record`."""
-        i = self._index[partition]
-        timestamp, offset = record.timestamp + 1, record.offset + 1
+    def advance(self, item: Placed) -> None:
+        """Move just after `item`."""
+        i = self._index[item.partition]
+        timestamp, offset = item.timestamp + 1, item.offset + 1
         self.next[i] = Next(offset, timestamp)
         self._segments[i] = b'%b%d,"offset":%d%b' % (self._heads[i], timestamp, offset, self._tails[i])
 
@@ -100,6 +148,12 @@ class EventIds:
     def id(self) -> bytes:
         """Return the JSON array for an `id:` line."""
         return b"[" + b",".join(self._segments) + b"]"
+
+    def run(self, partition: TopicPartition) -> Run:
+        """Return the ids for as long as only this partition moves."""
+        i = self._index[partition]
+        before = b"[" + b"".join(segment + b"," for segment in self._segments[:i]) + self._heads[i]
+        return Run(before, self._tails[i] + b"".join(b"," + segment for segment in self._segments[i + 1 :]) + b"]")
 
     def key(self) -> tuple[Next, ...]:
         """Return what tells two cursors over the same partitions apart."""

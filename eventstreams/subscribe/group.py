@@ -77,6 +77,13 @@ class Group:
 
     def frame(self, item: Item, event_id: bytes) -> bytes:
         """Return the frame of one item, empty when this group is not to see it."""
+        data = self.data(item)
+        if not data:
+            return b""
+        return data + b"\n" if self.shape.json_lines else frames.message_frame(event_id, data)
+
+    def data(self, item: Item) -> bytes:
+        """Return an item as one line of JSON, empty when this group is not to see it."""
         data = item.data(self._renderer)
         if not data or (not self.shape.canary and item.is_canary()):
             return b""
@@ -84,13 +91,15 @@ class Group:
             view = item.view()
             if view is None or not self.filter.matches(view):
                 return b""
-        if self.shape.json_lines:
-            return data + b"\n"
-        return frames.message_frame(event_id, data)
+        return data
 
     def envelope(self, body: bytes) -> bytes:
         """Put ready frames into the transfer coding of the group."""
         return frames.http_chunk(body) if self.shape.chunked else body
+
+    def envelope_of(self, parts: Sequence[bytes], size: int) -> bytes:
+        """Put frames of `size` bytes, given in parts, into the transfer coding of the group."""
+        return frames.http_chunk_of(parts, size) if self.shape.chunked else b"".join(parts)
 
     def heartbeat(self, ids: EventIds, last_id: bytes | None) -> tuple[bytes, bytes | None]:
         """Return what keeps an idle connection alive and tells how far it has come, and the id it tells."""
@@ -166,7 +175,7 @@ class Head:
         entries: list[tuple[Item, bytes]] = []
         for item in items:
             if item.partition in ids:
-                ids.advance(item.partition, item.record)
+                ids.advance(item)
                 entries.append((item, ids.id()))
         self.seq = seq
         return entries

@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from eventstreams.compact_json import compact
+
 MAX_EXACT_INTEGER = 2**53
 """Beyond it numbers go out as doubles, as they do from the original (RFC 8259 section 6)."""
 
@@ -76,7 +78,7 @@ def is_deep(value: object) -> bool:
 def dump(value: object) -> bytes:
     """Serialise with JavaScript's numbers: integers beyond 2^53 as the nearest double, infinity as null."""
     try:
-        return orjson.dumps(_doubles(value, orjson.Fragment))
+        return compact(_doubles(value, orjson.Fragment))
     except orjson.JSONEncodeError:
         # Lone surrogates.
         return json.dumps(as_doubles(value), separators=(",", ":"), ensure_ascii=True).encode()

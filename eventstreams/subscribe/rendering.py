@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from eventstreams.compact_json import compact
 from eventstreams.filters.view import EventView
 from eventstreams.metrics import Metrics
 from eventstreams.records import Record, TopicPartition
@@ -23,33 +24,48 @@ logger = logging.getLogger(__name__)
 LONG_NUMBER = re.compile(rb"[0-9]{20}")
 """What may be a number beyond 2^64: orjson reads it as a double, and writes that in its own way."""
 
-ITEM_OVERHEAD_BYTES = 400
-"""What an item costs beside its bytes: the objects around them."""
+ITEM_OVERHEAD_BYTES = 500
+"""What an item costs beside its bytes: the objects around them, and what rendering adds."""
+
+KEY_BYTES = 5
+"""What a byte of a key costs: it is sent as a decimal number too."""
 
 
 class Item:
-    """A record in memory with what was made of it. Rendered when first asked for."""
+    """A record in memory, and what was made of it when first asked for: from then on without the record's bytes.
 
-    __slots__ = ("_canary", "_data", "_event", "_view", "partition", "record", "seq")
+    `size`: bytes that it holds, about; the same before and after.
+    """
+
+    __slots__ = (
+        "_canary",
+        "_data",
+        "_event",
+        "_view",
+        "key",
+        "offset",
+        "partition",
+        "seq",
+        "size",
+        "timestamp",
+        "value",
+    )
 
     def __init__(self, record: Record, partition: TopicPartition, seq: int = -1) -> None:
-        self.record = record
+        _, _, self.offset, self.timestamp, self.value, self.key = record
         self.partition = partition
         self.seq = seq
+        self.size = len(self.value) + (KEY_BYTES * len(self.key) if self.key else 0) + ITEM_OVERHEAD_BYTES
         self._data: bytes | None = None
         self._event: dict[str, Any] | None = None
         self._view: EventView | None = None
         self._canary = False
 
-    @property
-    def size(self) -> int:
-        """Bytes that this item holds in memory, about."""
-        return 2 * len(self.record.value) + ITEM_OVERHEAD_BYTES
-
     def data(self, renderer: Renderer) -> bytes:
         """Return the event as one line of JSON; empty when the record is to be skipped."""
         if self._data is None:
-            self._data, self._event = renderer.render(self.record)
+            self._data, self._event = renderer.render(self)
+            self.value = b""
             if self._event is not None:
                 meta = self._event["meta"]
                 self._canary = meta.get("domain") == "canary"
@@ -87,25 +103,25 @@ class Renderer:
         self._redact = redaction.redact if redaction else None
         self._metrics = metrics
 
-    def render(self, record: Record) -> tuple[bytes, dict[str, Any] | None]:
+    def render(self, item: Item) -> tuple[bytes, dict[str, Any] | None]:
         """Return the JSON line and the event; (b"", None) for a record that is skipped, (line, None) for an array."""
         try:
-            return self._render(record)
+            return self._render(item)
         except Exception:
             # Deliberate: everything is caught. A record that cannot be rendered would end the stream each time that
             # a client comes to it, for ever.
-            logger.exception("a record could not be rendered", extra={"place": str(record[:3])})
+            logger.exception("a record could not be rendered", extra={"place": str((*item.partition, item.offset))})
             return self._skip("failed")
 
-    def _render(self, record: Record) -> tuple[bytes, dict[str, Any] | None]:
-        value = record.value
+    def _render(self, item: Item) -> tuple[bytes, dict[str, Any] | None]:
+        value = item.value
         try:
             event = orjson.loads(value)
         except orjson.JSONDecodeError:
             event = lenient(value)
         if not isinstance(event, dict):
             return self._array(event, value) if isinstance(event, list) else self._skip("not an object")
-        added = _set_meta(event, record)
+        added = _set_meta(event, item)
         if added < 0:
             return self._skip("meta is no object")
         if self._redact is not None:
@@ -116,7 +132,7 @@ class Renderer:
                 self._metrics.event_redacted()
                 added = -1
         try:
-            line = orjson.dumps(event, option=orjson.OPT_STRICT_INTEGER)
+            line = compact(event, orjson.OPT_STRICT_INTEGER)
         except orjson.JSONEncodeError:
             line = b""
         if len(line) == len(value) + added:
@@ -143,7 +159,7 @@ class Renderer:
         return b"", None
 
 
-def _set_meta(event: dict[str, Any], record: Record) -> int:
+def _set_meta(event: dict[str, Any], item: Item) -> int:
     """Add where the event stands to its `meta`.
 
     Returns how many bytes that adds to compact JSON whose `meta` had none of it, so that a changed length tells
@@ -154,10 +170,11 @@ def _set_meta(event: dict[str, Any], record: Record) -> int:
         meta = event["meta"] = {}
     elif not isinstance(meta, dict):
         return -1
-    meta["topic"] = record.topic
-    meta["partition"] = record.partition
-    meta["offset"] = record.offset
-    if record.key:
-        meta["key"] = {"type": "Buffer", "data": list(record.key)}
+    topic, partition = item.partition
+    meta["topic"] = topic
+    meta["partition"] = partition
+    meta["offset"] = item.offset
+    if item.key:
+        meta["key"] = {"type": "Buffer", "data": list(item.key)}
         return 0
-    return len(f',"topic":"{record.topic}","partition":{record.partition},"offset":{record.offset}')
+    return len(f',"topic":"{topic}","partition":{partition},"offset":{item.offset}')

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from eventstreams.positions import Next
 from eventstreams.records import TopicPartition
+from eventstreams.subscribe import frames
 from eventstreams.subscribe.blocks import BlockCache, ItemBlock
 from eventstreams.subscribe.frames import EventIds
 from eventstreams.subscribe.group import Group, Shape
@@ -138,7 +139,7 @@ class _Lane:
 
     @property
     def timestamp(self) -> int:
-        return self.items[self.at].record.timestamp
+        return self.items[self.at].timestamp
 
 
 class _Walk:
@@ -170,11 +171,32 @@ class _Walk:
                 lane.at += 1
 
     def _take_while_room(self, lane: _Lane) -> None:
-        items, at, end = lane.items, lane.at, len(lane.items)
-        while at < end and self._size < STEP_BYTES:
-            self._take(items[at])
-            at += 1
-        lane.at = at
+        """Take the items of the only lane; what replay of one partition costs is what this loop costs."""
+        group, parts, size = self._group, self._parts, self._size
+        json_lines = group.shape.json_lines
+        run = self._ids.run(lane.partition)
+        seen: Item | None = None
+        item: Item | None = None
+        for at in range(lane.at, len(lane.items)):
+            if size >= STEP_BYTES:
+                break
+            item = lane.items[at]
+            data = group.data(item)
+            item.forget()
+            if not data:
+                continue
+            head, end = (b"", b"\n") if json_lines else (run.frame_head(item), frames.FRAME_END)
+            parts += (head, data, end)
+            size += len(head) + len(data) + len(end)
+            seen = item
+        else:
+            at = len(lane.items)
+        lane.at, self._size = at, size
+        if item is not None:
+            self._moved = True
+            self._ids.advance(item)
+        if seen is not None and not json_lines:
+            self._last = run.id(seen)
 
     def _end(self, lane: _Lane) -> bool:
         """Move past a lane's block; return whether there may be more of it in the log."""
@@ -186,7 +208,7 @@ class _Walk:
 
     def _take(self, item: Item) -> None:
         self._moved = True
-        self._ids.advance(item.partition, item.record)
+        self._ids.advance(item)
         event_id = self._ids.id() if not self._group.shape.json_lines else b""
         frame = self._group.frame(item, event_id)
         item.forget()
@@ -196,5 +218,5 @@ class _Walk:
             self._last = event_id
 
     def step(self) -> Step:
-        body = b"".join(self._parts)
-        return Step(self._group.envelope(body) if body else b"", self._ids, self._last, self._moved)
+        body = self._group.envelope_of(self._parts, self._size) if self._parts else b""
+        return Step(body, self._ids, self._last, self._moved)

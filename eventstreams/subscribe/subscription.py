@@ -233,10 +233,9 @@ class Subscription:
         parts: list[bytes] = []
         size, passed = 0, False
         for item in tail.slice(first, tail.next_seq):
-            record = item.record
-            if item.partition not in ids or record.offset < ids.offset(item.partition):
+            if item.partition not in ids or item.offset < ids.offset(item.partition):
                 continue
-            ids.advance(item.partition, record)
+            ids.advance(item)
             passed = True
             event_id = ids.id()
             frame = group.frame(item, event_id)

@@ -104,8 +104,8 @@ class Tail:
             self.base += 1
             self.bytes -= item.size
             held = self.partitions.get(item.partition)
-            if held is not None and held.offsets and item.record.offset >= held.start:
-                held.start = item.record.offset + 1
+            if held is not None and held.offsets and item.offset >= held.start:
+                held.start = item.offset + 1
         if self._first > COMPACT_AFTER and self._first * 2 > len(self._items):
             del self._items[: self._first]
             self._first = 0

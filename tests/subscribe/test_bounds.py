@@ -44,7 +44,7 @@ def test_tail_holds_at_most_its_bytes_or_one_item(batches: Sequence[Sequence[tup
         assert tail.bytes <= most or len(held) == 1
         for number, end in enumerate(ends):
             partition = TopicPartition("a", number)
-            offsets = [item.record.offset for item in held if item.partition == partition]
+            offsets = [item.offset for item in held if item.partition == partition]
             start = tail.partitions[partition].start
             assert offsets == list(range(start, end))
             assert tail.covers(partition, start)

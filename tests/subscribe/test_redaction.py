@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstreams.metrics import Metrics
-from eventstreams.records import Record
+from eventstreams.records import Record, TopicPartition
 from eventstreams.subscribe.redaction import Condition, Redaction, Rule, as_title, page_rules
-from eventstreams.subscribe.rendering import Renderer
+from eventstreams.subscribe.rendering import Item, Renderer
 
+T = TopicPartition("t", 0)
 PAGES: dict[str, list[object]] = {"en.example": ["Hidden page", 42], "de.example": ["Geheim"]}
 
 
@@ -122,11 +123,11 @@ def test_hidden_fields_reach_neither_line_nor_filters_and_withheld_records_are_s
     metrics = Metrics()
     renderer = Renderer(Redaction([Rule(None, remove=["user"]), Rule("gone", withhold=True)]), metrics)
     value = json.dumps(event("edits", user="A", n=1), separators=(",", ":")).encode()
-    line, held = renderer.render(Record("t", 0, 0, 0, value, None))
+    line, held = renderer.render(Item(Record("t", 0, 0, 0, value), T))
     assert b"user" not in line
     assert held is not None
     assert "user" not in held
-    assert renderer.render(Record("t", 0, 1, 0, b'{"meta":{"stream":"gone"}}', None)) == (b"", None)
+    assert renderer.render(Item(Record("t", 0, 1, 0, b'{"meta":{"stream":"gone"}}'), T)) == (b"", None)
     text = metrics.exposition().decode()
     assert "eventstreams_events_redacted_total 1.0" in text
     assert 'eventstreams_records_skipped_total{reason="withheld"} 1.0' in text

@@ -11,16 +11,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventstreams.metrics import Metrics
-from eventstreams.records import Record
+from eventstreams.records import Record, TopicPartition
 from eventstreams.subscribe.javascript_json import MAX_DEPTH, javascript_number
 from eventstreams.subscribe.redaction import Redaction, Rule
-from eventstreams.subscribe.rendering import Renderer
+from eventstreams.subscribe.rendering import Item, Renderer
 
 PLACE = {"topic": "t", "partition": 1, "offset": 7}
 
 
 def rendered(value: bytes, key: bytes | None = None) -> bytes:
-    return Renderer(None, Metrics()).render(Record("t", 1, 7, 0, value, key))[0]
+    return Item(Record("t", 1, 7, 0, value, key), TopicPartition("t", 1)).data(Renderer(None, Metrics()))
 
 
 def nested(depth: int, opening: bytes = b'{"a":', closing: bytes = b"}") -> bytes:
@@ -92,7 +92,8 @@ def test_record_on_which_rendering_fails_is_skipped_and_counted() -> None:
             raise ZeroDivisionError
 
     metrics = Metrics()
-    assert Renderer(Broken([Rule()]), metrics).render(Record("t", 0, 0, 0, b"{}", None)) == (b"", None)
+    item = Item(Record("t", 0, 0, 0, b"{}"), TopicPartition("t", 0))
+    assert Renderer(Broken([Rule()]), metrics).render(item) == (b"", None)
     assert 'eventstreams_records_skipped_total{reason="failed"} 1.0' in metrics.exposition().decode()
 
 
