@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from ipaddress import IPv6Address
+from typing import Self
 
 from eventstreams.addresses import parse_address
 from eventstreams.errors import ServiceUnavailable, TooManyConnections
@@ -27,6 +28,28 @@ REFUSAL_PAUSE = 1.0
 """Seconds: a client that was refused within the last one is answered late, since some clients come back at once."""
 
 
+class Place:
+    """A stream that is counted, until `give_back` or the end of the context."""
+
+    __slots__ = ("_admission", "_key")
+
+    def __init__(self, admission: Admission, key: str) -> None:
+        self._admission: Admission | None = admission
+        self._key = key
+
+    def give_back(self) -> None:
+        """Count the stream no more. Idempotent."""
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.uncount(self._key)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.give_back()
+
+
 class Admission:
     """Counts open streams. Draining refuses all."""
 
@@ -40,9 +63,8 @@ class Admission:
         self.draining = False
         self.count = 0
 
-    @contextmanager
-    def enter(self, client: str) -> Iterator[None]:
-        """Count a stream of this client while the context lasts.
+    def enter(self, client: str) -> Place:
+        """Count a stream of this client while the context lasts that this returns.
 
         Raises: TooManyConnections, ServiceUnavailable.
         """
@@ -51,16 +73,17 @@ class Admission:
         self._open[key] = self._open.get(key, 0) + 1
         self.count += 1
         self._metrics.connections_open(self.count)
-        try:
-            yield
-        finally:
-            self.count -= 1
-            self._metrics.connections_open(self.count)
-            left = self._open[key] - 1
-            if left:
-                self._open[key] = left
-            else:
-                del self._open[key]
+        return Place(self, key)
+
+    def uncount(self, key: str) -> None:
+        """Take a place back; called by `Place`, once."""
+        self.count -= 1
+        self._metrics.connections_open(self.count)
+        left = self._open[key] - 1
+        if left:
+            self._open[key] = left
+        else:
+            del self._open[key]
 
     def drain(self) -> None:
         """Refuse all from now on, those too that wait for the log."""

@@ -17,7 +17,8 @@ from starlette.types import Receive, Scope, Send
 from eventstreams.addresses import Networks
 from eventstreams.catalog.streams import StreamCatalog
 from eventstreams.errors import LogUnavailable, ServiceUnavailable, TooManyConnections, UnknownStream
-from eventstreams.subscribe.admission import Admission
+from eventstreams.metrics import Metrics
+from eventstreams.subscribe.admission import Admission, Place
 from eventstreams.subscribe.client import AddressMode, client_address, refusal
 from eventstreams.subscribe.engine import Engine, Form
 from eventstreams.subscribe.handover import EXTENSION, DirectWire, Handover
@@ -63,7 +64,6 @@ class StreamEndpoint:
         self._catalog = catalog
         self._admission = admission
         self._options = options
-        self._open: dict[Subscription, StreamRequest] = {}
         catalog.watchers.append(self._streams_changed)
 
     def _streams_changed(self) -> None:
@@ -71,15 +71,17 @@ class StreamEndpoint:
 
         Topics that were added are taken up by the engine.
         """
-        for subscription, wanted in list(self._open.items()):
+        for group in self._engine.groups():
             try:
-                configs = find_streams(wanted.streams, self._catalog)
+                configs = find_streams(group.shape.streams, self._catalog)
             except UnknownStream as exc:
-                subscription.fail(exc)
+                for subscription in list(group.members):
+                    subscription.fail(exc)
                 continue
             allowed = {topic for config in configs for topic in (*config.topics, *config.topics_allowed)}
-            if any(partition.topic not in allowed for partition in subscription.ids.partitions):
-                subscription.say_goodbye(random.randint(*COME_BACK))
+            if any(partition.topic not in allowed for partition in group.shape.partitions):
+                for subscription in list(group.members):
+                    subscription.say_goodbye(random.randint(*COME_BACK))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -88,7 +90,7 @@ class StreamEndpoint:
         client = client_address(request.headers, peer, options.client_address, options.trusted)
         with ExitStack() as held:
             try:
-                held.enter_context(self._admission.enter(client))
+                place = held.enter_context(self._admission.enter(client))
                 wanted = self._read(request)
                 start = await self._prepare(wanted, only_look=request.method == "HEAD")
             except (TooManyConnections, ServiceUnavailable, LogUnavailable) as exc:
@@ -104,7 +106,9 @@ class StreamEndpoint:
                 await send({"type": "http.response.start", "status": 200, "headers": encoded(headers)})
                 await send({"type": "http.response.body", "body": b""})
             elif handover is not None:
-                await self._serve_directly(handover, send, headers, wanted, start, held)
+                await self._serve_directly(handover, send, headers, wanted, start, place)
+                # From here on the connection gives it back.
+                held.pop_all()
             else:
                 await self._serve_portably((scope, receive, send), headers, wanted, start)
 
@@ -135,9 +139,9 @@ class StreamEndpoint:
         headers: dict[str, str],
         wanted: StreamRequest,
         start: Start,
-        held: ExitStack,
+        place: Place,
     ) -> None:
-        """Send the head, then leave the connection, and what is held for it, to the subscription; it is prepared."""
+        """Send the head, then leave the connection, and the place, to the subscription; it is prepared."""
         try:
             handover.before_head()
             if handover.keeps_alive:
@@ -152,17 +156,7 @@ class StreamEndpoint:
         subscription = self._engine.begin(
             start.cursor, wire, form, filter_=wanted.filter, gaps=start.gaps, streams=start.streams
         )
-        held.callback(subscription.close)
-        self._open[subscription] = wanted
-        held.callback(self._open.pop, subscription)
-        ours = held.pop_all()
-
-        def lost(exc: Exception | None) -> None:
-            ours.close()
-            if isinstance(exc, TimeoutError):
-                self._engine.metrics.client_dropped("vanished")
-
-        wire.own(lost)
+        wire.own(_Open(subscription, place, self._engine.metrics))
 
     async def _serve_portably(
         self, asgi: tuple[Scope, Receive, Send], headers: dict[str, str], wanted: StreamRequest, start: Start
@@ -171,10 +165,7 @@ class StreamEndpoint:
         subscription = self._engine.begin(
             start.cursor, wire, wanted.form, filter_=wanted.filter, gaps=start.gaps, streams=start.streams
         )
-        opened = ExitStack()
         try:
-            self._open[subscription] = wanted
-            opened.callback(self._open.pop, subscription)
             wire.on_lost = subscription.close
             response = EventSourceResponse(
                 wire.chunks(),
@@ -189,8 +180,24 @@ class StreamEndpoint:
                 wire.on_abort = running.cancel
                 await response(*asgi)
         finally:
-            opened.close()
             wire.lost()
+
+
+class _Open:
+    """What a connection on the direct path gives back when it is lost. Slots: there are tens of thousands."""
+
+    __slots__ = ("_metrics", "_place", "_subscription")
+
+    def __init__(self, subscription: Subscription, place: Place, metrics: Metrics) -> None:
+        self._subscription = subscription
+        self._place = place
+        self._metrics = metrics
+
+    def __call__(self, exc: Exception | None) -> None:
+        self._subscription.close()
+        self._place.give_back()
+        if isinstance(exc, TimeoutError):
+            self._metrics.client_dropped("vanished")
 
 
 def encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

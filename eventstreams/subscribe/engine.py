@@ -237,7 +237,7 @@ class Engine:
                 group.forget_recent()
             group.last_write, group.id_sent = time.monotonic(), last_id
         head.groups.add(group)
-        subscription.enter_head()
+        subscription.enter_head(head.ids)
 
     def _raise_head(self, head: Head) -> None:
         """Move a head where the tail has: past offsets without records, and to times learned since."""
@@ -247,16 +247,12 @@ class Engine:
             if held.end > here.offset or (here.timestamp is None and held.timestamp is not None):
                 head.ids.move(partition, held.next)
 
-    def head_ids(self, group: Group) -> EventIds:
-        """Return a cursor of its own at the head of a group."""
-        return self._heads[group.shape.head].ids.copy()
-
-    def leave(self, subscription: Subscription, watched: Sequence[TopicPartition]) -> None:
+    def leave(self, subscription: Subscription) -> None:
         """Forget a subscription, and its group and head with the last one."""
         group = subscription.group
         group.members.discard(subscription)
         self.drop_if_empty(group)
-        self.pump.unwatch(watched)
+        self.pump.unwatch(group.shape.partitions)
 
     def drop_if_empty(self, group: Group) -> None:
         """Forget a group without members, and its head with the last one."""
@@ -331,7 +327,7 @@ class Engine:
             subscription.fail(exc)
 
     def _subscribers(self, partition: TopicPartition) -> list[Subscription]:
-        return [one for one in self.subscriptions() if partition in one.ids]
+        return [one for group in self.groups() if partition in group.shape.partitions for one in group.members]
 
     # -- time
 

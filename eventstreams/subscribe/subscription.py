@@ -1,6 +1,7 @@
 """One client's way through the log: on its own while it is behind, in its group once it has caught up.
 
-A subscription is a cursor and a wire. At the head it has neither task nor cursor of its own: the group writes to it.
+A subscription is a cursor and a wire. At the head it has neither task nor cursor of its own: the group writes to it,
+and where it stands is where the head does.
 One whose bytes wait leaves the head and reads on at its own pace: the group's recent chunks, the tail, or the log,
 whichever still holds what comes next. That is all the flow control there is.
 """
@@ -48,7 +49,6 @@ class Subscription:
         "_last_id",
         "_last_write",
         "_task",
-        "_watched",
         "_wire",
         "group",
         "ids",
@@ -60,7 +60,6 @@ class Subscription:
         self.ids = ids
         self._wire = wire
         self._task: asyncio.Task[None] | None = None
-        self._watched = ids.partitions
         self._follows = False
         self._chunk_no = 0
         self._last_chunk: Chunk | None = None
@@ -103,8 +102,9 @@ class Subscription:
         self._engine.metrics.bytes_sent(len(chunk))
         return self._wire.write(chunk)
 
-    def enter_head(self) -> None:
-        """Be at the head from now on: in the group's lane where the wire can."""
+    def enter_head(self, ids: EventIds) -> None:
+        """Be at the head from now on, whose ids these are: in the group's lane where the wire can."""
+        self.ids, self._last_id = ids, None
         self.group.at_head.add(self)
         self._wire.enter(self.group.lane, self)
 
@@ -152,7 +152,6 @@ class Subscription:
         self._task = None
         self.group.members.discard(self)
         self.group, self.ids = group, ids
-        self._watched = ids.partitions
         group.members.add(self)
         self.resume()
 
@@ -342,11 +341,13 @@ class Subscription:
         if self._follows and self._last_chunk is not None:
             return self._last_chunk.ids
         if self in self.group.at_head:
-            return self._engine.head_ids(self.group)
+            return self.ids.copy()
         return self.ids
 
     def detach(self) -> None:
         """Leave the group's shared way: go on by the own cursor."""
+        if self in self.group.at_head:
+            self._last_id = self.group.id_sent
         self.ids = self.position()
         self._stop_following()
         self._leave_head()
@@ -400,4 +401,4 @@ class Subscription:
         self._stop_following()
         self._leave_head()
         self._cancel()
-        self._engine.leave(self, self._watched)
+        self._engine.leave(self)
