@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from eventstreams.catalog.streams import StreamCatalog
 from eventstreams.metrics import Metrics
@@ -35,15 +34,15 @@ class Counting:
                 duplicates += outcome.duplicate
                 accepted[one.plan] = accepted.get(one.plan, 0) + (not outcome.duplicate)
             else:
-                self._count_refused(one.event, outcome)
+                self._count_refused(outcome)
         if duplicates:
             self._metrics.duplicates(duplicates)
         for plan, count in accepted.items():
             self._metrics.events_accepted(plan.label, plan.validator.uri, count)
 
-    def _count_refused(self, event: Any, outcome: EventOutcome) -> None:
-        uri = paths.find(event, self.options.schema_uri_fields)
-        stream = paths.find(event, self.options.stream_fields)
+    def _count_refused(self, outcome: EventOutcome) -> None:
+        uri = paths.find(outcome.event, self.options.schema_uri_fields)
+        stream = paths.find(outcome.event, self.options.stream_fields)
         known = isinstance(uri, str) and self._validators.ready(uri) is not None
         config = self._catalog.find(stream) if isinstance(stream, str) and self._catalog is not None else None
         self._metrics.event_refused(

@@ -89,12 +89,12 @@ class Deduplication:
             again.cancel()
             self._seen[key] = _Seen(held.until, again, doubt)
 
-    async def outcome(self, first: Claim, event: object) -> EventOutcome:
-        """Wait for the first event's outcome and return it for this one."""
+    async def outcome(self, first: Claim, event: Callable[[], object]) -> EventOutcome:
+        """Wait for the first event's outcome and return it for this one; `event` tells the event where it is told."""
         await asyncio.wait([first])
         if first.cancelled():
             return EventOutcome(
-                Kind.FAILED, event, "an earlier event of this id was given up", error_type="AppendTimeout", status=503
+                Kind.FAILED, event(), "an earlier event of this id was given up", error_type="AppendTimeout", status=503
             )
         outcome = first.result()
-        return outcome if outcome.kind is Kind.ACCEPTED else dataclasses.replace(outcome, event=event)
+        return outcome if outcome.kind is Kind.ACCEPTED else dataclasses.replace(outcome, event=event())

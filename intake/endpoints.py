@@ -112,7 +112,10 @@ class EventsEndpoint:
                 return Response(status_code=400)
             if len(events) > options.max_batch_events:
                 raise PayloadTooLarge(f"batch of {len(events)} events: at most {options.max_batch_events} are taken")
-            return await self._submit(events, scope, headers, len(body), reserved)
+            size = len(body)
+            # Not held while the log is waited for.
+            del body, value
+            return await self._submit(events, scope, headers, size, reserved)
 
     def _deadline(self) -> Deadline:
         if self._loop is None:
@@ -120,7 +123,7 @@ class EventsEndpoint:
         return Deadline(self._loop, self._options.body_timeout)
 
     async def _submit(
-        self, events: Sequence[Any], scope: Scope, headers: Mapping[str, str], size: int, reserved: Reservation
+        self, events: list[Any], scope: Scope, headers: Mapping[str, str], size: int, reserved: Reservation
     ) -> Response:
         given = scope["query_string"]
         query = QueryParams(given) if given else NO_QUERY

@@ -90,9 +90,10 @@ class Intake:
                 await asyncio.wait(pending)
                 return
 
-    async def submit(self, events: Sequence[Any], caller: Caller, *, dry_run: bool = False) -> BatchOutcome:
+    async def submit(self, events: list[Any], caller: Caller, *, dry_run: bool = False) -> BatchOutcome:
         """Return what became of each event, when all is settled: never raises for what an event holds.
 
+        The events are taken out of the list as they are prepared: while they wait for the log their bytes are enough.
         With `dry_run` the outcomes are those up to the log, and nothing is stored.
         """
         now = _now()
@@ -101,11 +102,11 @@ class Intake:
             self._tell_error_stream(batch, caller, now)
         return batch
 
-    def submit_later(self, events: Sequence[Any], caller: Caller, reserved: Reservation) -> None:
+    def submit_later(self, events: list[Any], caller: Caller, reserved: Reservation) -> None:
         """Take events in the background, where their room is held on to; losses are counted and logged."""
         self._spawn(self._submit_hasty(events, caller, reserved.hand_on()), "hasty events")
 
-    async def _submit_hasty(self, events: Sequence[Any], caller: Caller, reserved: Reservation) -> None:
+    async def _submit_hasty(self, events: list[Any], caller: Caller, reserved: Reservation) -> None:
         with reserved:
             lost = len(events)
             try:
@@ -141,15 +142,16 @@ class Intake:
             logger.exception("background work failed")
             self._metrics.intake_background_failed()
 
-    async def _settle(self, events: Sequence[Any], caller: Caller, now: int, *, dry_run: bool) -> BatchOutcome:
+    async def _settle(self, events: list[Any], caller: Caller, now: int, *, dry_run: bool) -> BatchOutcome:
         uris = self._preparation.schema_uris(events, caller)
         validators = await self._preparation.load_all(uris)
         stamp = _iso(now)
         found: list[Prepared | EventOutcome] = []
-        for number, (event, uri) in enumerate(zip(events, uris, strict=True), 1):
+        for number, uri in enumerate(uris):
+            event, events[number] = events[number], None
             validator = validators.get(uri) if isinstance(uri, str) else None
             found.append(self._preparation.prepare(event, caller, uri, validator, stamp, now))
-            if number % BREATH == 0:
+            if number % BREATH == BREATH - 1:
                 await asyncio.sleep(0)
         prepared = [one for one in found if isinstance(one, Prepared)]
         outcomes = iter([ACCEPTED] * len(prepared) if dry_run else await self._storage.append(prepared))

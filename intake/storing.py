@@ -55,8 +55,7 @@ class Storage:
         return [outcomes[number] for number in range(len(prepared))]
 
     def _key(self, one: Prepared) -> Key | None:
-        identity = paths.get(one.event, self.options.id_field) if one.plan.deduplication else None
-        return Key(one.plan.name, identity) if isinstance(identity, str) else None
+        return Key(one.plan.name, one.identity) if isinstance(one.identity, str) else None
 
     def _claim(
         self, prepared: Sequence[Prepared], keys: Mapping[int, Key]
@@ -87,7 +86,7 @@ class Storage:
             except (LogError, TimeoutError) as exc:
                 cause = exc.message if isinstance(exc, LogError) else f"not searched in {SEARCH_SECONDS:g} s"
                 away = LogUnavailable(f"an earlier attempt may have been stored, and the log cannot be asked: {cause}")
-                outcomes.update({number: failed(prepared[number].event, away) for number in numbers})
+                outcomes.update({number: failed(prepared[number].event(), away) for number in numbers})
         return outcomes
 
     async def _held(self, topic: str, since: int, wanted: Mapping[str, int]) -> set[int]:
@@ -117,4 +116,4 @@ class Storage:
 
 
 def _outcome(one: Prepared, result: Outcome) -> EventOutcome:
-    return failed(one.event, result, "Error") if isinstance(result, LogError) else SPOOLED
+    return failed(one.event(), result, "Error") if isinstance(result, LogError) else SPOOLED

@@ -115,7 +115,7 @@ async def test_ids_under_way_are_not_forgotten() -> None:
     assert seen.claim(Key("s", "b"), 10.0) == (None, None)
     waiting, _ = seen.claim(Key("s", "a"), 10.0)
     assert waiting is not None
-    outcome = asyncio.create_task(seen.outcome(waiting, None))
+    outcome = asyncio.create_task(seen.outcome(waiting, dict))
     seen.settle(Key("s", "a"), ACCEPTED, 0)
     seen.settle(Key("s", "b"), ACCEPTED, 0)
     assert await outcome is DUPLICATE
@@ -127,7 +127,7 @@ async def test_duplicate_of_an_event_that_was_given_up_is_told_so() -> None:
     waiting, _ = seen.claim(Key("s", "a"), 10.0)
     assert waiting is not None
     seen.settle(Key("s", "a"), None, 5)
-    outcome: EventOutcome = await seen.outcome(waiting, None)
+    outcome: EventOutcome = await seen.outcome(waiting, dict)
     assert (outcome.kind, outcome.status) == (Kind.FAILED, 503)
     # The next one is told since when the log may hold it.
     assert seen.claim(Key("s", "a"), 10.0) == (None, 5)
