@@ -60,7 +60,9 @@ class Worker:
         return f"http://127.0.0.1:{self._admin.getsockname()[1]}"
 
     async def run(self) -> int:
-        """Run until told to stop; return the exit status of the last process. Its first must come up.
+        """Run until told to stop; return the exit status of the last process, 0 if it was still starting.
+
+        The first must come up.
 
         Raises: ConfigurationError, when the first process ended before it was ready.
         """
@@ -68,10 +70,12 @@ class Worker:
         while True:
             started = time.monotonic()
             status = await self._run_once()
-            been_ready = been_ready or self.ready.is_set()
+            is_ready = self.ready.is_set()
+            been_ready = been_ready or is_ready
             self.ready.clear()
             if self._stopping.is_set():
-                return status
+                # Told to stop before it could know what that means, it took nothing that could be lost.
+                return 0 if status == -signal.SIGTERM and not is_ready else status
             if not been_ready:
                 raise ConfigurationError(f"worker {self.number} ended with status {status} before it was ready")
             if time.monotonic() - started >= STEADY:
@@ -96,6 +100,8 @@ class Worker:
             pass_fds=fds,
             start_new_session=True,
         )
+        if self._stopping.is_set():
+            self._process.send_signal(signal.SIGTERM)  # `stop` came while there was none
         try:
             assert self._process.stdout is not None
             async for line in self._process.stdout:

@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from textwrap import dedent
 
 import httpx
 import pytest
@@ -18,8 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from eventstreams.eventlog.embedded.log import open_embedded
 from eventstreams.eventlog.kafka.admin import TopicsAdmin, WantedTopic
 from eventstreams.eventlog.open import open_log
+from eventstreams.metrics import WorkerMetrics
 from eventstreams.records import NewRecord
-from eventstreams.supervisor import merged
+from eventstreams.supervisor import Worker, merged
 from tests.subscribe.test_delivery import eventually
 from tests.support.kafka import Broker
 from tests.support.processes import CommandProcess, GatewayProcess, IntakeProcess
@@ -147,6 +150,56 @@ async def test_worker_that_dies_loses_nothing_that_was_acknowledged(tmp_path: Pa
         assert await intake.end(signal.SIGTERM) == 0
     assert len(acknowledged) >= 116
     assert await stored(path) >= acknowledged
+
+
+@contextmanager
+def one_worker(script: str, *given: object) -> Iterator[Worker]:
+    """A worker that runs a script of ours in place of a service."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        worker = Worker(0, ["-c", dedent(script), *map(str, given)], listener, WorkerMetrics())
+        with closing(worker):
+            yield worker
+
+
+async def test_worker_that_is_stopped_while_it_starts_again_ends_in_good_order(tmp_path: Path) -> None:
+    script = """
+        import pathlib, signal, sys
+        starts = pathlib.Path(sys.argv[1])
+        with starts.open("a") as file:
+            file.write("x")
+        if starts.read_text() == "x":
+            print("ready", flush=True)
+            signal.raise_signal(signal.SIGKILL)
+        signal.pause()
+    """
+    starts = tmp_path / "starts"
+    with one_worker(script, starts) as worker:
+        running = asyncio.create_task(worker.run())
+        await eventually(lambda: starts.exists() and starts.read_text() == "xx")
+        worker.stop(signal.SIGTERM)
+        assert await asyncio.wait_for(running, 30) == 0
+
+
+async def test_worker_is_stopped_though_its_process_was_not_there_yet() -> None:
+    with one_worker("import signal; signal.pause()") as worker:
+        running = asyncio.create_task(worker.run())
+        await asyncio.sleep(0)
+        worker.stop(signal.SIGTERM)
+        assert await asyncio.wait_for(running, 30) == 0
+
+
+async def test_worker_that_fails_at_the_end_says_so() -> None:
+    script = """
+        import signal, sys
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+        print("ready", flush=True)
+        signal.pause()
+    """
+    with one_worker(script) as worker:
+        running = asyncio.create_task(worker.run())
+        await worker.ready.wait()
+        worker.stop(signal.SIGTERM)
+        assert await asyncio.wait_for(running, 30) == 3
 
 
 async def stored(path: Path) -> set[str]:
