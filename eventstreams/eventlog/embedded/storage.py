@@ -7,6 +7,7 @@ offset, so that the first record at or after a time is one index look-up, howeve
 
 from __future__ import annotations
 
+import time
 import uuid
 import zlib
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,9 @@ FORMAT = 1
 
 BUSY_TIMEOUT_MS = 10_000
 """How long one process waits for another's write transaction; they last milliseconds."""
+
+RETRY = 0.005
+"""Seconds between tries where SQLite itself does not wait."""
 
 SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -46,7 +50,7 @@ def connect(path: str) -> apsw.Connection:
     try:
         connection = apsw.Connection(path)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        connection.pragma("journal_mode", "wal")
+        _write_ahead(connection)
         # FULL: an acknowledged record survives the loss of power, not only of the process.
         connection.pragma("synchronous", "full")
         connection.pragma("foreign_keys", False)
@@ -56,18 +60,46 @@ def connect(path: str) -> apsw.Connection:
     return connection
 
 
+def _write_ahead(connection: apsw.Connection) -> None:
+    """Have the file written ahead; of processes that make it at once, those that come second wait.
+
+    SQLite does not wait here: two that read and want to write would wait for each other.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.pragma("journal_mode", "wal")
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY)
+        else:
+            return
+
+
 def _create_or_check(connection: apsw.Connection, path: str) -> None:
-    with connection:
-        connection.execute("BEGIN IMMEDIATE") if not connection.in_transaction else None
-        version = cast(int, connection.pragma("user_version"))
-        if version > FORMAT:
-            raise ConfigurationError(
-                f"log file {path} has format {version}; this version reads up to {FORMAT}: use a newer eventstreams"
-            )
-        if version == 0:
+    if _format(connection, path) == FORMAT:
+        return
+    # Immediate: of two that have read and want to write, SQLite would refuse one at once.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _format(connection, path) == 0:
             connection.execute(SCHEMA)
             connection.execute("INSERT INTO about VALUES ('cluster', ?)", (uuid.uuid4().hex,))
             connection.pragma("user_version", FORMAT)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _format(connection: apsw.Connection, path: str) -> int:
+    version = cast(int, connection.pragma("user_version"))
+    if version > FORMAT:
+        raise ConfigurationError(
+            f"log file {path} has format {version}; this version reads up to {FORMAT}: use a newer eventstreams"
+        )
+    return version
 
 
 def cluster(connection: apsw.Connection) -> str:
