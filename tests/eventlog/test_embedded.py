@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstreams.errors import ConfigurationError, LogUnavailable
+from eventstreams.eventlog.embedded import storage
 from eventstreams.eventlog.embedded.log import EmbeddedOptions, open_embedded
 from eventstreams.eventlog.open import open_log
 from eventstreams.positions import AtTime
@@ -164,3 +167,56 @@ async def test_reader_takes_turns_between_partitions() -> None:
         first, second = await reader.read(5, 1.0), await reader.read(5, 1.0)
         assert "u" in {record.topic for record in [*first, *second]}
         await reader.aclose()
+
+
+def test_processes_that_make_the_file_at_once_all_open_it(tmp_path: Path) -> None:
+    def open_at_once(barrier: threading.Barrier, path: str) -> str:
+        barrier.wait(30)
+        connection = storage.connect(path)
+        try:
+            return storage.cluster(connection)
+        finally:
+            connection.close()
+
+    for number in range(20):
+        barrier = threading.Barrier(6)
+        with ThreadPoolExecutor(6) as pool:
+            opened = [pool.submit(open_at_once, barrier, str(tmp_path / f"{number}.db")) for _ in range(6)]
+        assert len({future.result() for future in opened}) == 1
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 10), (64, 1000), (500, 10), (70, 5000)])
+async def test_reader_gives_what_is_fresh_once_and_in_order(tmp_path: Path, count: int, size: int) -> None:
+    """Around the bounds of what is read without a thread, and after it."""
+    value = b"x" * size
+    async with open_embedded(str(tmp_path / "events.db")) as log:
+        await log.create_topic("a", 2)
+        partitions = await log.partitions("a")
+        reader = await log.open_reader(dict.fromkeys(partitions, 0))
+        expected: dict[int, int] = dict.fromkeys(range(2), 0)
+        for _ in range(3):
+            assert not await reader.read(10_000, 0)  # at the end
+            appended = await log.append([NewRecord("a", value, None, n) for n in range(count)])
+            got: list[Record] = []
+            while more := await reader.read(10_000, 0):
+                got.extend(more)
+            assert len(got) == count == len(appended)
+            for record in got:
+                assert (record.offset, record.value) == (expected[record.partition], value)
+                expected[record.partition] += 1
+
+
+async def test_what_is_fresh_is_what_a_fetch_gives_and_is_left_to_the_threads_without_a_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "events.db")
+    async with open_embedded(path) as log:
+        await log.create_topic("a")
+        await log.append([NewRecord("a", b"{}", None, 1)])
+        first = TopicPartition("a", 0)
+        fresh = log.fetch_fresh(first, 0, 10, 1000)
+        assert fresh == await log.fetch(first, 0, 10, 1000)
+        assert fresh is not None
+        assert fresh.next_offset == 1
+    assert log.fetch_fresh(first, 0, 10, 1000) is None  # closed
+    async with open_embedded(":memory:") as memory:
+        await memory.create_topic("a")
+        assert memory.fetch_fresh(first, 0, 10, 1000) is None

@@ -18,10 +18,13 @@ READ_BYTES = 4 * 1024 * 1024
 READ_RECORDS = 4096
 """The same for records: no more than the log gives in one fetch."""
 
+FRESH_PARTITIONS, FRESH_RECORDS, FRESH_BYTES = 8, 64, 64 * 1024
+"""How much is read without a thread after the end was met: a millisecond's work at the most."""
 
-def _may_go_on(block: Block, stop: int) -> bool:
+
+def _may_go_on(block: Block, stop: int, most_bytes: int) -> bool:
     """Whether the log may hold more than was asked for or than fits a read."""
-    return block.next_offset >= stop or sum(len(record.value) for record in block.records) >= READ_BYTES
+    return block.next_offset >= stop or sum(len(record.value) for record in block.records) >= most_bytes
 
 
 class EmbeddedReader:
@@ -32,6 +35,7 @@ class EmbeddedReader:
         self._offsets: dict[TopicPartition, int] = {}
         self._ended: asyncio.Future[None] | None = None
         """The bell before which a read met the end everywhere: until it rings there is nothing to look for."""
+        self._at_end = False
 
     async def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Add partitions, each from its offset. Raises: UnknownTopic."""
@@ -64,21 +68,33 @@ class EmbeddedReader:
     async def _read_now(self, limit: int, bell: asyncio.Future[None]) -> Sequence[Record]:
         records: list[Record] = []
         moved: dict[TopicPartition, int] = {}
-        ended = True
+        fresh, ended = self._at_end and len(self._offsets) <= FRESH_PARTITIONS, True
         for partition, offset in list(self._offsets.items()):
             room = min(limit - len(records), READ_RECORDS)
-            block = await self._log.fetch(partition, offset, offset + room, READ_BYTES) if room > 0 else None
-            if block is None or _may_go_on(block, offset + room):
+            if room <= 0:
                 ended = False
-            if block is not None:
-                records.extend(block.records)
-                moved[partition] = block.next_offset
+                continue
+            block, more = await self._fetch(partition, offset, room, fresh=fresh)
+            ended = ended and not more
+            records.extend(block.records)
+            moved[partition] = block.next_offset
         # Moved only now, without an await after: a cancelled read loses nothing.
         for partition, offset in moved.items():
             if partition in self._offsets:
                 self._turn(partition, offset)
         self._ended = bell if ended else None
+        self._at_end = ended
         return records
+
+    async def _fetch(self, partition: TopicPartition, offset: int, room: int, *, fresh: bool) -> tuple[Block, bool]:
+        """Return what comes next in a partition, and whether there may be more of it."""
+        if fresh:
+            stop = offset + min(room, FRESH_RECORDS)
+            held = self._log.fetch_fresh(partition, offset, stop, FRESH_BYTES)
+            if held is not None:
+                return held, _may_go_on(held, stop, FRESH_BYTES)
+        block = await self._log.fetch(partition, offset, offset + room, READ_BYTES)
+        return block, _may_go_on(block, offset + room, READ_BYTES)
 
     def _turn(self, partition: TopicPartition, offset: int) -> None:
         """Set the next offset and put the partition last, so that a busy one does not starve the others."""
