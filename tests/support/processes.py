@@ -30,6 +30,8 @@ class Process:
         self.up = asyncio.Event()
         self.said = ""
         """The line that said it is ready."""
+        self.errors: int | None = None
+        """A descriptor that takes its standard error; ours where there is none."""
 
     @property
     def pid(self) -> int:
@@ -45,7 +47,11 @@ class Process:
         """Start it and wait until it is ready."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, *self._arguments, stdout=asyncio.subprocess.PIPE, env=environment, cwd=ROOT
+            *(sys.executable, *self._arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=self.errors,
+            env=environment,
+            cwd=ROOT,
         )
         async with asyncio.timeout(START_TIMEOUT):
             async for line in self.lines():

@@ -90,6 +90,7 @@ class KafkaLog:
         self._asking: dict[str, asyncio.Task[Sequence[TopicPartition]]] = {}
         self._closed = False
         self._asker: Consumer | None = None
+        self._admin: AdminClient | None = None
         self._pool = FetcherPool(self._consuming)
         self._writer = KafkaWriter(self._producing)
 
@@ -126,6 +127,11 @@ class KafkaLog:
         if self._asker is None:
             raise LogUnavailable("the event log is not open")
         return self._asker
+
+    def _admin_client(self) -> AdminClient:
+        if self._admin is None:
+            raise LogUnavailable("the event log is not open")
+        return self._admin
 
     async def _ask(self, job: Any, topic: str | None = None) -> Any:
         if self._closed:
@@ -189,12 +195,12 @@ class KafkaLog:
                     raise raised(exc, partition.topic) from exc
             # The admin client keeps what it knows of leaders for minutes, and does not look again by itself.
             for topic in {partition.topic for partition in specs}:
-                await self._ask(partial(self._admin.list_topics, topic, timeout=REQUEST_TIMEOUT), topic)
+                await self._ask(partial(self._admin_client().list_topics, topic, timeout=REQUEST_TIMEOUT), topic)
             await asyncio.sleep(LEADER_RETRY)
 
     async def _list_offsets(self, specs: Mapping[TopicPartition, Any]) -> Mapping[TopicPartition, int]:
         asked = {KafkaPartition(*partition): spec for partition, spec in specs.items()}
-        futures = self._admin.list_offsets(
+        futures = self._admin_client().list_offsets(
             asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT
         )
         results = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
@@ -321,6 +327,7 @@ class KafkaLog:
         if self._asker is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._asker.close)
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._admin = None  # it has no end but that nobody holds it: four threads and their connections go
 
 
 def _spec(position: Position) -> Any:
