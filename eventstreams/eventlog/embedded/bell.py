@@ -1,7 +1,7 @@
 """A bell between the processes on one file: who appended touches a file beside it, the others are told by inotify.
 
-Only a hint: who listens looks at SQLite's `data_version` all the same, now and then also unasked, since a process may
-die between its commit and the touch, and since there may be no inotify (another system than Linux, no more watches).
+Only a hint: who listens looks at SQLite's `data_version` all the same now and then, since a process may die between its
+commit and the touch, and since there may be no inotify (another system than Linux, no more watches).
 """
 
 from __future__ import annotations

@@ -148,7 +148,8 @@ class EmbeddedLog:
                 version = now
                 self.ring()
 
-        with listening(self.path, look) as told:
+        # Deliberate: who rings has appended, there is no need to look.
+        with listening(self.path, self.ring) as told:
             while True:
                 await asyncio.sleep(LOOK_ANYWAY if told else POLL_OTHERS)
                 look()
