@@ -23,6 +23,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from eventstreams.request_heads import BoundedHeadProtocol
 from eventstreams.subscribe.frames import LAST_CHUNK
 from eventstreams.subscribe.wire import Lane
 
@@ -38,19 +39,6 @@ UVICORN = "0.54."
 
 PRIMER = 2048
 """Bytes given to the transport so that it tells when the socket takes more; the rest stays in the shared chunk."""
-
-
-MAX_HEAD_BYTES = 16 * 1024
-"""Request line and header fields, as Node bounds them: a Last-Event-ID over some 200 partitions does not fit."""
-
-FIELD_OVERHEAD_BYTES = 4
-"""Colon, blank and line end."""
-
-HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-
-
-class RequestHeadTooLargeError(Exception):
-    """Ends the parser's work; never leaves the protocol."""
 
 
 class DirectWire(asyncio.Protocol):
@@ -257,65 +245,11 @@ class Handover:
         protocol.parser = None  # type: ignore[assignment]
 
 
-class HandoverProtocol(HttpToolsProtocol):
-    """uvicorn's httptools protocol, whose requests can be handed over. For `uvicorn.Config(http=)`.
-
-    A request's head over `MAX_HEAD_BYTES` is answered 431 and the connection closed: httptools itself takes any.
-    """
-
-    _in_head = False
-    _head_bytes = 0
-    _unended_bytes = 0
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser, as long as the head stays within its bound."""
-        if self.transport.is_closing():
-            return
-        before = self._head_bytes
-        super().data_received(data)
-        if self._in_head and self._head_bytes == before:
-            # Of a field that has not ended the parser tells nothing.
-            self._unended_bytes += len(data)
-            if self._unended_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self._refuse_head()
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what the parser gave up on; by 431 where we made it."""
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse_head()
-        else:
-            super().send_400_response(msg)
-
-    def _refuse_head(self) -> None:
-        self.transport.write(HEAD_TOO_LARGE)
-        self.transport.close()
-
-    def on_message_begin(self) -> None:
-        """Begin to count a head."""
-        self._head_bytes = self._unended_bytes = 0
-        self._in_head = True
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        """Count the request line."""
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a field."""
-        self._count(len(name) + len(value) + FIELD_OVERHEAD_BYTES)
-        super().on_header(name, value)
-
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
-        self._unended_bytes = 0
-        if self._head_bytes > MAX_HEAD_BYTES:
-            # The parser gives up and calls `send_400_response`.
-            raise RequestHeadTooLargeError
+class HandoverProtocol(BoundedHeadProtocol):
+    """uvicorn's httptools protocol, whose requests can be handed over. For `uvicorn.Config(http=)`."""
 
     def on_headers_complete(self) -> None:
         """Put the way out into the scope of a request."""
-        self._in_head = False
         super().on_headers_complete()
         cycle = self.cycle
         if cycle is not None and cycle.scope is self.scope and type(self.transport) is _SelectorSocketTransport:
