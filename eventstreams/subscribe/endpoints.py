@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from eventstreams.addresses import Networks
 from eventstreams.catalog.streams import StreamCatalog
-from eventstreams.errors import LogUnavailable, ServiceUnavailable, TooManyConnections, UnknownStream
+from eventstreams.errors import LogUnavailable, ServiceUnavailable, TooManyConnections, UnknownStream, UnknownTopic
 from eventstreams.metrics import Metrics
 from eventstreams.subscribe.admission import Admission, Place
 from eventstreams.subscribe.client import AddressMode, client_address, refusal
@@ -121,7 +121,8 @@ class StreamEndpoint:
     async def _prepare(self, wanted: StreamRequest, *, only_look: bool) -> Start:
         """Do what needs the log: find where to start, and unless `only_look` have the engine prepared for it.
 
-        Raises: LogUnavailable as well where that takes too long, ServiceUnavailable where a drain begins meanwhile.
+        Raises: LogUnavailable as well where that takes too long, or where a topic that was just there is not, as with a
+        broker that begins anew; ServiceUnavailable where a drain begins meanwhile.
         """
         try:
             async with self._admission.wait(LOG_PATIENCE):
@@ -131,6 +132,8 @@ class StreamEndpoint:
                 return start
         except TimeoutError as exc:
             raise LogUnavailable(f"the event log did not answer within {LOG_PATIENCE:g} s") from exc
+        except UnknownTopic as exc:
+            raise LogUnavailable(f"the event log does not know its topics just now: {exc.message}") from exc
 
     async def _serve_directly(
         self,

@@ -305,6 +305,14 @@ async def test_while_the_log_is_away_clients_are_told_to_come_back(gateway: Runn
     assert (await gateway.http.head("/v2/stream/edits")).status_code == 200
 
 
+async def test_topic_that_the_log_forgets_for_a_moment_is_no_error_of_ours(gateway: Running) -> None:
+    gateway.away.forgets = True
+    response = await gateway.http.get("/v2/stream/edits")
+    assert (response.status_code, response.json()["type"]) == (503, "log_unavailable")
+    assert "unknown topic or partition" in response.json()["detail"]
+    assert gateway.admission.count == 0
+
+
 async def test_failed_requests_leave_the_count_as_it_is(gateway: Running) -> None:
     with ExitStack() as others:
         for _ in range(19):

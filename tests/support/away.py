@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from eventstreams.errors import AppendTimeout, LogError, LogUnavailable
-from eventstreams.eventlog.base import EventLog
+from eventstreams.errors import AppendTimeout, LogError, LogUnavailable, UnknownTopic
+from eventstreams.eventlog.base import EventLog, Extent
 from eventstreams.records import NewRecord, Record, TopicPartition
 
 
@@ -23,6 +23,8 @@ class AwayLog:
         """Whether appends are told as timeouts, and not stored."""
         self.hangs = False
         """Whether appends are stored and never answered, nor is who asks for partitions."""
+        self.forgets = False
+        """Whether partitions that it has named are unknown when asked about, as with a broker that just started."""
         self.refuse: Callable[[NewRecord], LogError | None] = lambda _: None
 
     def __getattr__(self, name: str) -> Any:
@@ -46,6 +48,11 @@ class AwayLog:
         if self.away:
             raise LogUnavailable("away")
         return await self._log.partitions(topic)
+
+    async def extents(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Extent]:
+        if self.forgets:
+            raise UnknownTopic("unknown topic or partition")
+        return await self._log.extents(partitions)
 
     async def check(self, timeout: float) -> None:
         if self.away:

@@ -105,7 +105,7 @@ class Client:
             head, rest = await self._head(connection)
             if not head.startswith(b"HTTP/1.1 200 "):
                 if not head.startswith(b"HTTP/1.1 503 "):
-                    self.surprises.append(head[:200].decode("latin-1"))
+                    self.surprises.append((head[:40] + b" ... " + rest[:400]).decode("latin-1"))
                 self.state = f"refused: {head[:30]!r} {rest[:300]!r}"
                 return
             await self._read(connection, rest)
