@@ -30,9 +30,10 @@ from eventstreams.settings import GatewaySettings, IntakeSettings, RedactionRule
 from eventstreams.subscribe.admission import Admission
 from eventstreams.subscribe.documents import Documents
 from eventstreams.subscribe.endpoints import GatewayOptions, StreamEndpoint
-from eventstreams.subscribe.engine import Engine, EngineOptions
+from eventstreams.subscribe.engine import Engine
 from eventstreams.subscribe.listing import Listing
 from eventstreams.subscribe.openapi import About
+from eventstreams.subscribe.options import EngineOptions
 from eventstreams.subscribe.redaction import Condition, Redaction, Rule, page_rules
 from eventstreams.supervisor import READY_LINE, Supervisor, end_with_supervisor
 from intake.app import build_intake

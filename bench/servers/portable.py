@@ -15,7 +15,8 @@ from eventstreams.metrics import Metrics
 from eventstreams.server import listen
 from eventstreams.subscribe.admission import Admission
 from eventstreams.subscribe.endpoints import GatewayOptions, StreamEndpoint
-from eventstreams.subscribe.engine import Engine, EngineOptions
+from eventstreams.subscribe.engine import Engine
+from eventstreams.subscribe.options import EngineOptions
 
 
 async def main(url: str, streams: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.base import EventLog
 from eventstreams.eventlog.embedded.log import EmbeddedOptions, open_embedded
-from eventstreams.eventlog.kafka.log import OPEN_TIMEOUT, KafkaOptions, open_kafka
-from eventstreams.eventlog.kafka.options import record_bytes
+from eventstreams.eventlog.kafka.log import OPEN_TIMEOUT, open_kafka
+from eventstreams.eventlog.kafka.options import KafkaOptions, record_bytes
 
 EMBEDDED = "embedded:"
 KAFKA = "kafka://"

@@ -20,8 +20,9 @@ from eventstreams.errors import LogUnavailable, ServiceUnavailable, TooManyConne
 from eventstreams.metrics import Metrics
 from eventstreams.subscribe.admission import Admission, Place
 from eventstreams.subscribe.client import AddressMode, client_address, refusal
-from eventstreams.subscribe.engine import Engine, Form
+from eventstreams.subscribe.engine import Engine
 from eventstreams.subscribe.handover import EXTENSION, DirectWire, Handover
+from eventstreams.subscribe.options import Form
 from eventstreams.subscribe.request import Start, StreamRequest, find_start, find_streams, read_request
 from eventstreams.subscribe.subscription import Subscription
 from eventstreams.subscribe.wire import AsgiWire

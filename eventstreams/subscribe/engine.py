@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
-from eventstreams.errors import EventStreamsError, FilterError, LogRefused, UnknownTopic
+from eventstreams.errors import FilterError, LogRefused, UnknownTopic
 from eventstreams.eventlog.base import EventLog
 from eventstreams.filters.compile import Filter
 from eventstreams.metrics import Metrics
@@ -24,6 +23,7 @@ from eventstreams.subscribe.drain import retry_slots, say_goodbye
 from eventstreams.subscribe.frames import EventIds, Gap
 from eventstreams.subscribe.group import Chunk, Group, Head, Shape
 from eventstreams.subscribe.growth import Growth, Topics, no_topics
+from eventstreams.subscribe.options import EngineOptions, Form
 from eventstreams.subscribe.pump import Pump
 from eventstreams.subscribe.redaction import Redaction
 from eventstreams.subscribe.rendering import Item, Renderer
@@ -33,32 +33,6 @@ from eventstreams.subscribe.tail import Tail
 from eventstreams.subscribe.wire import Wire
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """Sizes in bytes, times in seconds."""
-
-    tail_bytes: int = 64 * 1024 * 1024
-    block_cache_bytes: int = 64 * 1024 * 1024
-    step_cache_bytes: int = 32 * 1024 * 1024
-    heartbeat: float = 15.0
-    flush_interval: float = 0.02
-    send_timeout: float = 60.0
-    grace: float = 30.0
-    partition_refresh: float = 30.0
-    gone_after: float = 30.0
-    """After which a topic that is not there counts as deleted: longer than a cluster takes to restart."""
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How a client is sent what it sees: `positions` is id, event or off; `chunked` for the direct path."""
-
-    json_lines: bool = False
-    canary: bool = True
-    positions: str = "id"
-    chunked: bool = False
 
 
 TICK = 1.0
@@ -360,12 +334,6 @@ class Engine:
         for subscription in self.subscriptions():
             if exc.topic is None or any(p.topic == exc.topic for p in subscription.group.shape.partitions):
                 subscription.fail(exc)
-
-    def error_body(self, exc: EventStreamsError) -> Mapping[str, object]:
-        """Return the body of `event: error`: the original's shape for errors of the log."""
-        if isinstance(exc, LogRefused):
-            return {"message": exc.message, "code": exc.errno, "errno": exc.errno, "origin": "local"}
-        return {"message": exc.message, "code": exc.code, "origin": "eventstreams"}
 
     # -- the end
 

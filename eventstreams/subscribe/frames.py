@@ -7,6 +7,7 @@ from typing import Protocol
 
 import orjson
 
+from eventstreams.errors import EventStreamsError, LogRefused
 from eventstreams.positions import Cursor, Next, id_entry
 from eventstreams.records import TopicPartition
 
@@ -166,6 +167,13 @@ class EventIds:
 
 def _entry_head(partition: TopicPartition) -> bytes:
     return b'{"topic":%b,"partition":%d,"timestamp":' % (orjson.dumps(partition.topic), partition.partition)
+
+
+def error_body(exc: EventStreamsError) -> dict[str, object]:
+    """Return the body of `event: error`: the original's shape for errors of the log."""
+    if isinstance(exc, LogRefused):
+        return {"message": exc.message, "code": exc.errno, "errno": exc.errno, "origin": "local"}
+    return {"message": exc.message, "code": exc.code, "origin": "eventstreams"}
 
 
 def gap_body(gaps: Sequence[Gap]) -> dict[str, object]:

@@ -116,6 +116,10 @@ class Group:
             return b""
         return frames.cursor_frame(event_id) if self.shape.positions == "event" else frames.id_block(event_id)
 
+    def goodbye(self, retry: int, ids: EventIds) -> bytes:
+        """Return what a member is told at the end: when to come back (ms), and where it stands."""
+        return b"" if self.shape.json_lines else b"retry: %d\n" % retry + self.position_block(ids.id())
+
     def render(self, entries: Sequence[tuple[Item, bytes]]) -> tuple[bytes, bytes | None]:
         """Return the frames of the items that this group sees, and the id of the last one."""
         parts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Replay in steps: from a cursor to ready bytes and the cursor after them, computed once for all who stand there.
+"""Reading in steps: from a cursor to ready bytes and the cursor after them; from the log once for all who stand there.
 
 Clients that replay the same span walk through the same cursors, so the second one finds each step done: the log is read
 once and each frame built once.
@@ -156,7 +156,7 @@ class _Walk:
     def merge(self, lanes: list[_Lane]) -> None:
         """Take items, oldest first over the lanes, until the step is full or a lane needs its next block."""
         open_lanes = list(lanes)
-        while open_lanes and self._size < STEP_BYTES:
+        while open_lanes and not self.full:
             for lane in [lane for lane in open_lanes if lane.ended]:
                 open_lanes.remove(lane)
                 if self._end(lane):
@@ -167,7 +167,7 @@ class _Walk:
                 self._take_while_room(open_lanes[0])
             else:
                 lane = min(open_lanes, key=lambda lane: lane.timestamp)
-                self._take(lane.items[lane.at])
+                self.take(lane.items[lane.at])
                 lane.at += 1
 
     def _take_while_room(self, lane: _Lane) -> None:
@@ -206,7 +206,13 @@ class _Walk:
             self._moved = True
         return bool(lane.items) and self._moved
 
-    def _take(self, item: Item) -> None:
+    @property
+    def full(self) -> bool:
+        """Whether the step is to end."""
+        return self._size >= STEP_BYTES
+
+    def take(self, item: Item) -> None:
+        """Move past an item."""
         self._moved = True
         self._ids.advance(item)
         event_id = self._ids.id() if not self._group.shape.json_lines else b""
@@ -218,5 +224,19 @@ class _Walk:
             self._last = event_id
 
     def step(self) -> Step:
+        """Return what was collected, and the ids after it."""
         body = self._group.envelope_of(self._parts, self._size) if self._parts else b""
         return Step(body, self._ids, self._last, self._moved)
+
+
+def tail_step(tail: Tail, group: Group, ids: EventIds) -> Step:
+    """Return the next step from `ids`, over what the tail has: it covers them all. `moved` False: that is nothing."""
+    first, _ = tail.seam(zip(ids.partitions, (next_.offset for next_ in ids.next), strict=True))
+    here = ids.copy()
+    walk = _Walk(group, here)
+    for item in tail.slice(first, tail.next_seq):
+        if item.partition in here and item.offset >= here.offset(item.partition):
+            walk.take(item)
+            if walk.full:
+                break
+    return walk.step()

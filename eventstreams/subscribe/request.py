@@ -21,7 +21,6 @@ from eventstreams.eventlog.base import EventLog, Extent
 from eventstreams.filters.compile import Filter, compile_filters
 from eventstreams.positions import AtOffset, AtTime, Cursor, Edge, Next, Position
 from eventstreams.records import TopicPartition
-from eventstreams.subscribe.engine import Form
 from eventstreams.subscribe.event_id import (
     OFFSET_EARLIEST,
     OFFSET_TAIL,
@@ -33,6 +32,7 @@ from eventstreams.subscribe.event_id import (
 )
 from eventstreams.subscribe.frames import Gap
 from eventstreams.subscribe.growth import first_position
+from eventstreams.subscribe.options import Form
 from eventstreams.subscribe.since import given_since, parse_since
 
 T = TypeVar("T")

@@ -19,9 +19,10 @@ from eventstreams.errors import EventStreamsError, LogError, OffsetOutOfRange
 from eventstreams.positions import Next
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe import frames
+from eventstreams.subscribe.following import Following
 from eventstreams.subscribe.frames import EventIds, Gap
 from eventstreams.subscribe.group import Chunk, Group
-from eventstreams.subscribe.replay import STEP_BYTES
+from eventstreams.subscribe.replay import Step, tail_step
 from eventstreams.subscribe.wire import Wire
 
 if TYPE_CHECKING:
@@ -40,12 +41,10 @@ class Subscription:
     """A client of one group. Begins with `start`, ends with `close`."""
 
     __slots__ = (
-        "_chunk_no",
         "_closed",
         "_ended",
         "_engine",
-        "_follows",
-        "_last_chunk",
+        "_following",
         "_last_id",
         "_last_write",
         "_task",
@@ -60,9 +59,7 @@ class Subscription:
         self.ids = ids
         self._wire = wire
         self._task: asyncio.Task[None] | None = None
-        self._follows = False
-        self._chunk_no = 0
-        self._last_chunk: Chunk | None = None
+        self._following: Following | None = None
         self._last_id: bytes | None = None
         self._last_write = 0.0
         self._ended = False
@@ -120,11 +117,7 @@ class Subscription:
     def _fall_behind(self, chunk: Chunk, last_id: bytes | None, now: float) -> None:
         self._last_write, self._last_id = now, last_id
         self._leave_head()
-        group = self.group
-        group.lagging += 1
-        self._follows = True
-        self._chunk_no = group.end_recent
-        self._last_chunk = chunk
+        self._following = Following(self.group, chunk)
         self.resume()
 
     # -- reading on its own
@@ -157,10 +150,8 @@ class Subscription:
 
     async def _advance(self) -> bool:
         """Read on by one chunk; return whether the head is reached."""
-        if self._follows and not self._follow():
-            return self._join_from_recent()
-        if self._follows:
-            return False
+        if self._following is not None:
+            return self._follow(self._following)
         bell = self._engine.bell
         if not self._covered():
             await self._read_log()
@@ -187,68 +178,41 @@ class Subscription:
                     wire.abort()
                     return
 
-    def _follow(self) -> bool:
-        """Write the next of the group's recent chunks; False when there is none."""
-        group = self.group
-        if self._chunk_no < group.first_recent:
-            self._leave_recent()
-            return True
-        if self._chunk_no == group.end_recent:
+    def _follow(self, following: Following) -> bool:
+        """Write the next of the group's recent chunks; return whether that was the last."""
+        if following.overtaken:
+            # From the tail, or the log, by the own cursor.
+            self.ids = following.ids
+            self._stop_following()
             return False
-        chunk = group.recent[self._chunk_no - group.first_recent]
-        self._chunk_no += 1
-        self._last_chunk = chunk
-        self._write_ready(chunk.body)
-        return True
-
-    def _leave_recent(self) -> None:
-        """Go on by the own cursor: from the tail or the log."""
-        assert self._last_chunk is not None
-        self.ids = self._last_chunk.ids
-        self._stop_following()
-
-    def _stop_following(self) -> None:
-        if self._follows:
-            self._follows = False
-            self._last_chunk = None
-            self.group.lagging -= 1
-
-    def _join_from_recent(self) -> bool:
+        chunk = following.next()
+        if chunk is not None:
+            self._write_ready(chunk.body)
+            return False
         self._stop_following()
         self._join()
         return True
 
+    def _stop_following(self) -> None:
+        if self._following is not None:
+            self._following.stop()
+            self._following = None
+
     def _covered(self) -> bool:
         tail, ids = self._engine.tail, self.ids
-        return all(
-            tail.covers(partition, next_.offset) for partition, next_ in zip(ids.partitions, ids.next, strict=True)
-        )
+        return all(tail.covers(p, next_.offset) for p, next_ in zip(ids.partitions, ids.next, strict=True))
 
     def _read_tail(self) -> bool:
         """Write what the tail has past the own cursor, at most a step; False when there was nothing to pass."""
-        tail, group = self._engine.tail, self.group
-        ids = self.ids.copy()
-        first, _ = tail.seam(zip(ids.partitions, (next_.offset for next_ in ids.next), strict=True))
-        parts: list[bytes] = []
-        size, passed = 0, False
-        for item in tail.slice(first, tail.next_seq):
-            if item.partition not in ids or item.offset < ids.offset(item.partition):
-                continue
-            ids.advance(item)
-            passed = True
-            event_id = ids.id()
-            frame = group.frame(item, event_id)
-            item.forget()
-            if frame:
-                parts.append(frame)
-                size += len(frame)
-                self._last_id = event_id
-                if size >= STEP_BYTES:
-                    break
-        self.ids = ids
-        if parts:
-            self._write(b"".join(parts))
-        return passed
+        step = tail_step(self._engine.tail, self.group, self.ids)
+        self._take(step)
+        return step.moved
+
+    def _take(self, step: Step) -> None:
+        self.ids = step.ids
+        if step.body:
+            self._last_id = step.last_id
+            self._write_ready(step.body)
 
     def _arrived(self) -> bool:
         """Whether arrival has reached the own cursor in every partition: else the head's ids would fall below it."""
@@ -259,9 +223,9 @@ class Subscription:
         self._engine.enter_head(self, self._last_id)
 
     async def _read_log(self) -> None:
-        engine, before = self._engine, self.ids
+        before = self.ids
         try:
-            step = await engine.replay.step(self.group, before)
+            step = await self._engine.replay.step(self.group, before)
         except OffsetOutOfRange as exc:
             self._pass_gap(exc)
             return
@@ -272,39 +236,28 @@ class Subscription:
             return
         if self._over or self.ids is not before:
             return
-        self.ids = step.ids
-        if step.body:
-            self._last_id = step.last_id
-            engine.metrics.bytes_sent(len(step.body))
-            self._last_write = time.monotonic()
-            self._wire.write(step.body)
-        elif not step.moved:
+        self._take(step)
+        if not step.moved:
             await self._wait(None, QUIET_POLL)
         self._beat_if_idle()
         await asyncio.sleep(0)
 
     def _pass_gap(self, exc: OffsetOutOfRange) -> None:
         """Go on at the earliest record, and say what is missing."""
-        partition = exc.partition
-        here = self.ids[partition]
-        if exc.earliest <= here.offset:
-            return
-        ids = self.ids.copy()
-        ids.move(partition, Next(exc.earliest, here.timestamp))
-        self.ids = ids
-        after = None if here.timestamp is None else here.timestamp - 1
-        self._tell(Gap(partition, here.offset, exc.earliest - 1, after=after))
+        if exc.earliest > self.ids[exc.partition].offset:
+            self._jump(exc.partition, exc.earliest, exc.earliest - 1)
 
     def begin_anew(self, partition: TopicPartition, start: Next) -> None:
         """Go on at `start` in a log that was made anew and ends before the own place, and say that it was."""
-        here = self.ids[partition]
-        if here.offset <= start.offset:
-            return
-        self.ids = self.ids.copy()
-        self.ids.move(partition, Next(start.offset, here.timestamp))
-        self._tell(Gap(partition, here.offset, None, after=None if here.timestamp is None else here.timestamp - 1))
+        if start.offset < self.ids[partition].offset:
+            self._jump(partition, start.offset, None)
 
-    def _tell(self, gap: Gap) -> None:
+    def _jump(self, partition: TopicPartition, offset: int, last: int | None) -> None:
+        """Go on elsewhere, and tell of the gap, which ends with the offset `last`; see `Gap`."""
+        here = self.ids[partition]
+        self.ids = self.ids.copy()
+        self.ids.move(partition, Next(offset, here.timestamp))
+        gap = Gap(partition, here.offset, last, after=None if here.timestamp is None else here.timestamp - 1)
         self._engine.metrics.gap(gap.offsets)
         if not self.group.shape.json_lines:
             self._last_id = self.ids.id()
@@ -338,8 +291,8 @@ class Subscription:
 
     def position(self) -> EventIds:
         """Return the cursor after what was written so far."""
-        if self._follows and self._last_chunk is not None:
-            return self._last_chunk.ids
+        if self._following is not None:
+            return self._following.ids
         if self in self.group.at_head:
             return self.ids.copy()
         return self.ids
@@ -356,7 +309,7 @@ class Subscription:
         """Say why the stream ends, and end it."""
         if self._over:
             return
-        body = self._engine.error_body(exc)
+        body = frames.error_body(exc)
         if self.group.shape.json_lines:
             self.end(orjson.dumps(body) + b"\n")
         else:
@@ -376,14 +329,7 @@ class Subscription:
 
     def say_goodbye(self, retry: int) -> None:
         """End for a drain: a final id, and when to come back (ms)."""
-        if self.group.shape.json_lines:
-            self.end()
-            return
-        block = b"retry: %d\n" % retry
-        if self.group.shape.positions == "off":
-            self.end(block)
-        else:
-            self.end(block + self.group.position_block(self.position().id()))
+        self.end(self.group.goodbye(retry, self.position()))
 
     def abort(self) -> None:
         """Drop the connection."""

@@ -16,7 +16,8 @@ from eventstreams.errors import OffsetOutOfRange, UnknownTopic
 from eventstreams.eventlog.base import LogReader
 from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.eventlog.kafka.admin import TopicsAdmin, WantedTopic
-from eventstreams.eventlog.kafka.log import KafkaLog, KafkaOptions, open_kafka
+from eventstreams.eventlog.kafka.log import KafkaLog, open_kafka
+from eventstreams.eventlog.kafka.options import KafkaOptions
 from eventstreams.positions import AtOffset, AtTime, Edge, Position
 from eventstreams.records import NewRecord, Record, TopicPartition
 from tests.support.kafka import Broker

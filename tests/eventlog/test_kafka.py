@@ -22,8 +22,8 @@ from eventstreams.errors import (
     UnknownTopic,
 )
 from eventstreams.eventlog.kafka.admin import Plan, TopicsAdmin, WantedTopic, plan
-from eventstreams.eventlog.kafka.log import KafkaLog, KafkaOptions, open_kafka
-from eventstreams.eventlog.kafka.options import properties
+from eventstreams.eventlog.kafka.log import KafkaLog, open_kafka
+from eventstreams.eventlog.kafka.options import KafkaOptions, properties
 from eventstreams.eventlog.open import open_log
 from eventstreams.records import NewRecord, Record, TopicPartition
 from tests.support.kafka import Broker, free_port

@@ -16,7 +16,8 @@ from eventstreams.metrics import Metrics
 from eventstreams.positions import Edge
 from eventstreams.records import NewRecord, Record, TopicPartition
 from eventstreams.subscribe.blocks import BLOCK_BYTES, BLOCK_OFFSETS, BlockCache
-from eventstreams.subscribe.engine import Engine, EngineOptions
+from eventstreams.subscribe.engine import Engine
+from eventstreams.subscribe.options import EngineOptions
 from eventstreams.subscribe.replay import STEP_BYTES
 from eventstreams.subscribe.tail import COMPACT_AFTER, Tail
 from tests.subscribe.test_engine import Client, assert_each_once_in_order

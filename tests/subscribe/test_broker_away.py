@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from eventstreams.eventlog.kafka.admin import TopicsAdmin, WantedTopic
-from eventstreams.eventlog.kafka.log import KafkaOptions, open_kafka
+from eventstreams.eventlog.kafka.log import open_kafka
+from eventstreams.eventlog.kafka.options import KafkaOptions
 from eventstreams.records import NewRecord, Record
 from eventstreams.subscribe.endpoints import LOG_PATIENCE
 from tests.support.kafka import Broker

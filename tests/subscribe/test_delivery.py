@@ -22,8 +22,9 @@ from eventstreams.metrics import Metrics
 from eventstreams.records import NewRecord
 from eventstreams.subscribe.admission import Admission
 from eventstreams.subscribe.endpoints import GatewayOptions, StreamEndpoint
-from eventstreams.subscribe.engine import Engine, EngineOptions
+from eventstreams.subscribe.engine import Engine
 from eventstreams.subscribe.handover import HandoverProtocol, fits, http_protocol
+from eventstreams.subscribe.options import EngineOptions
 
 PATHS: dict[str, type[HandoverProtocol] | str] = {"direct": HandoverProtocol, "portable": "h11"}
 

@@ -15,7 +15,8 @@ from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.metrics import Metrics
 from eventstreams.positions import Cursor, Edge, Next
 from eventstreams.records import NewRecord, TopicPartition
-from eventstreams.subscribe.engine import Engine, EngineOptions, Form
+from eventstreams.subscribe.engine import Engine
+from eventstreams.subscribe.options import EngineOptions, Form
 from eventstreams.subscribe.subscription import Subscription
 from eventstreams.subscribe.wire import AsgiWire
 

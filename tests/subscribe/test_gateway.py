@@ -23,8 +23,9 @@ from eventstreams.metrics import Metrics
 from eventstreams.records import NewRecord
 from eventstreams.subscribe.admission import Admission
 from eventstreams.subscribe.endpoints import LOG_PATIENCE, GatewayOptions, StreamEndpoint
-from eventstreams.subscribe.engine import Engine, EngineOptions
+from eventstreams.subscribe.engine import Engine
 from eventstreams.subscribe.handover import HandoverProtocol
+from eventstreams.subscribe.options import EngineOptions
 from tests.support.away import AwayLog
 
 STREAMS = """

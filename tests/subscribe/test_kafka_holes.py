@@ -11,11 +11,13 @@ import pytest
 from confluent_kafka import Producer
 
 from eventstreams.eventlog.kafka.admin import TopicsAdmin, WantedTopic
-from eventstreams.eventlog.kafka.log import KafkaLog, KafkaOptions, open_kafka
+from eventstreams.eventlog.kafka.log import KafkaLog, open_kafka
+from eventstreams.eventlog.kafka.options import KafkaOptions
 from eventstreams.metrics import Metrics
 from eventstreams.positions import Cursor, Edge, Next
 from eventstreams.records import NewRecord, TopicPartition
-from eventstreams.subscribe.engine import Engine, EngineOptions
+from eventstreams.subscribe.engine import Engine
+from eventstreams.subscribe.options import EngineOptions
 from tests.subscribe.test_engine import Client
 from tests.support.kafka import Broker
 

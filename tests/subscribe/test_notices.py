@@ -16,7 +16,7 @@ from eventstreams.errors import UnknownTopic
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe.drain import RETRY_FIRST, retry_slots
 from eventstreams.subscribe.endpoints import GatewayOptions
-from eventstreams.subscribe.engine import EngineOptions
+from eventstreams.subscribe.options import EngineOptions
 from tests.subscribe.test_delivery import PATHS, Client, Gateway, connected, numbers, serving, unchunked
 
 STREAM = "GET /v2/stream/edits HTTP/1.1"

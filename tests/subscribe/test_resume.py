@@ -23,9 +23,10 @@ from eventstreams.filters.compile import compile_filters
 from eventstreams.metrics import Metrics
 from eventstreams.positions import AtTime, Edge, Position
 from eventstreams.records import NewRecord, TopicPartition
-from eventstreams.subscribe import blocks, group, replay, subscription
-from eventstreams.subscribe.engine import Engine, EngineOptions, Form
+from eventstreams.subscribe import blocks, group, replay
+from eventstreams.subscribe.engine import Engine
 from eventstreams.subscribe.event_id import parse_last_event_id
+from eventstreams.subscribe.options import EngineOptions, Form
 from eventstreams.subscribe.request import StreamRequest, find_start
 from eventstreams.subscribe.subscription import Subscription
 from eventstreams.subscribe.wire import AsgiWire
@@ -39,7 +40,6 @@ PATIENCE = 10.0
 SMALL = (
     (blocks, "BLOCK_OFFSETS", 4),
     (replay, "STEP_BYTES", 2000),
-    (subscription, "STEP_BYTES", 2000),
     (group, "RECENT_BYTES", 3000),
 )
 """Sizes so small that clients pass from one way of reading to another all the time."""

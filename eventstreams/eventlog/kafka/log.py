@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -25,9 +24,9 @@ from eventstreams.eventlog.kafka.options import (
     BASE,
     CONSUMER,
     PRODUCER,
+    KafkaOptions,
     delivery_seconds,
     properties,
-    record_bytes,
 )
 from eventstreams.eventlog.kafka.reader import KafkaReader
 from eventstreams.eventlog.kafka.writer import KafkaWriter
@@ -50,21 +49,6 @@ LEADER_RETRY = 0.1
 METADATA_THREADS = 4
 LAST_STEPS = (1, 16, 256, 4096, 65536)
 MAX_LAST_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class KafkaOptions:
-    """How Kafka is used. `properties` are librdkafka's, over ours."""
-
-    servers: str
-    properties: Mapping[str, Any] = field(default_factory=dict)
-    produce_timeout: float = 8.0
-    """Seconds in which a record must be acknowledged: an append returns by then."""
-    max_record_bytes: int = record_bytes(4 * 2**20)
-    writable: bool = True
-    """Whether `append` may be used: else no producer is opened."""
-    may_be_away: bool = False
-    """Whether to open though no broker answers: it is then found later; `cluster` stays empty until the next start."""
 
 
 class KafkaLog:

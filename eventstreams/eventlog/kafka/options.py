@@ -1,8 +1,9 @@
-"""librdkafka's properties: ours, over which the operator's go."""
+"""How Kafka is used, and librdkafka's properties: ours, over which the operator's go."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,21 @@ RECORD_ROOM_BYTES = 64 * 1024
 def record_bytes(event_bytes: int) -> int:
     """Return the `max.message.bytes` of a topic, and of the producer, that an event of so many bytes needs."""
     return event_bytes + RECORD_ROOM_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaOptions:
+    """How Kafka is used. `properties` are librdkafka's, over ours."""
+
+    servers: str
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    produce_timeout: float = 8.0
+    """Seconds in which a record must be acknowledged: an append returns by then."""
+    max_record_bytes: int = record_bytes(4 * 2**20)
+    writable: bool = True
+    """Whether `append` may be used: else no producer is opened."""
+    may_be_away: bool = False
+    """Whether to open though no broker answers: it is then found later; `cluster` stays empty until the next start."""
 
 
 def delivery_seconds(produce_timeout: float) -> float:
