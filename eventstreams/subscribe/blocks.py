@@ -21,20 +21,20 @@ BLOCK_BYTES = 4 * 1024 * 1024
 
 
 class ItemBlock:
-    """Items of one partition from `start` on; the log was looked through up to `next_offset`.
+    """Items of one partition from `start` on, of `size` bytes; the log was looked through up to `next_offset`.
 
     `cut`: it ended there because of its size, not because its span or the log did.
     """
 
     __slots__ = ("cut", "items", "next_offset", "offsets", "size", "start")
 
-    def __init__(self, start: int, items: Sequence[Item], next_offset: int, *, cut: bool) -> None:
+    def __init__(self, start: int, items: Sequence[Item], next_offset: int, size: int, *, cut: bool) -> None:
         self.start = start
         self.items = items
         self.next_offset = next_offset
         self.cut = cut
         self.offsets = [item.offset for item in items]
-        self.size = sum(item.size for item in items) + ITEMS_OVERHEAD_BYTES
+        self.size = size + ITEMS_OVERHEAD_BYTES
 
 
 ITEMS_OVERHEAD_BYTES = 1000
@@ -154,12 +154,12 @@ class BlockCache:
             block = await self._log.fetch(partition, at, stop, BLOCK_BYTES)
             found = [Item(record, partition) for record in block.records]
             items += found
-            size += sum(item.size for item in found)
+            size += sum([item.size for item in found])
             if block.next_offset <= at:
                 break
             at = block.next_offset
         self._metrics.block_read(len(items))
-        return ItemBlock(start, items, at, cut=size >= BLOCK_BYTES and at < stop)
+        return ItemBlock(start, items, at, size, cut=size >= BLOCK_BYTES and at < stop)
 
     async def aclose(self) -> None:
         """End the reads that are under way."""

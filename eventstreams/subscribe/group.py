@@ -71,6 +71,11 @@ class Group:
         self._renderer = renderer
 
     @property
+    def sees_all(self) -> Renderer | None:
+        """Return what its events are rendered by if it is to see them all, else None: then ask `data` for each."""
+        return self._renderer if self.filter is None and self.shape.canary else None
+
+    @property
     def end_recent(self) -> int:
         """Return the number of the chunk that comes next."""
         return self.first_recent + len(self.recent)

@@ -173,7 +173,7 @@ class _Walk:
     def _take_while_room(self, lane: _Lane) -> None:
         """Take the items of the only lane; what replay of one partition costs is what this loop costs."""
         group, parts, size = self._group, self._parts, self._size
-        json_lines = group.shape.json_lines
+        json_lines, renderer = group.shape.json_lines, group.sees_all
         run = self._ids.run(lane.partition)
         seen: Item | None = None
         item: Item | None = None
@@ -181,7 +181,7 @@ class _Walk:
             if size >= STEP_BYTES:
                 break
             item = lane.items[at]
-            data = group.data(item)
+            data = group.data(item) if renderer is None else item.data(renderer)
             item.forget()
             if not data:
                 continue
