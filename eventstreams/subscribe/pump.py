@@ -12,7 +12,7 @@ from eventstreams.errors import LogError, OffsetOutOfRange, UnknownTopic
 from eventstreams.eventlog.base import EventLog, Extent, LogReader
 from eventstreams.metrics import Metrics
 from eventstreams.positions import AtTime, Edge
-from eventstreams.records import TopicPartition
+from eventstreams.records import Record, TopicPartition
 from eventstreams.subscribe.rendering import Item
 from eventstreams.subscribe.tail import Tail
 
@@ -64,6 +64,8 @@ class Pump:
         self._watchers: dict[TopicPartition, int] = {}
         self._leaving: dict[TopicPartition, asyncio.TimerHandle] = {}
         self._starting: dict[TopicPartition, asyncio.Future[None]] = {}
+        self._early: list[Record] = []
+        """Records of partitions that are just being started: read before the word that they are."""
         self._reader: LogReader | None = None
         self._wanted = asyncio.Event()
         self._aside: dict[TopicPartition, float] = {}
@@ -105,6 +107,7 @@ class Pump:
             finally:
                 for partition in mine:
                     del self._starting[partition]
+                self._early = [record for record in self._early if (record.topic, record.partition) in self._starting]
         for other in others:
             await asyncio.shield(other)
 
@@ -119,6 +122,8 @@ class Pump:
         for (partition, end), timestamp in zip(ends.items(), times, strict=True):
             self._tail.watch(partition, end, None if timestamp is None else timestamp + 1)
         self._wanted.set()
+        # Nobody is here yet who could be told, but the tail must have them.
+        self._tail.extend([record for record in self._early if (record.topic, record.partition) in ends])
 
     def unwatch(self, partitions: Collection[TopicPartition]) -> None:
         """Count a subscriber out; after the grace period a partition without any is not read any more."""
@@ -179,6 +184,8 @@ class Pump:
         except UnknownTopic:
             await self._set_aside(reader)
             raise
+        if self._starting:
+            self._early += [record for record in records if (record.topic, record.partition) in self._starting]
         items = self._tail.extend(records)
         if items:
             gather = self._listener.deliver(items)

@@ -17,11 +17,15 @@ SLICE = 0.05
 
 @dataclass(slots=True)
 class Batch:
-    """Records, partitions read to their end (with the offset there), and what went wrong with others."""
+    """Records, partitions read to their end (with the offset there), and what went wrong with others.
+
+    `moves`: which change of assignment it was polled after; set by who makes them.
+    """
 
     records: list[Record] = field(default_factory=list)
     ends: dict[TopicPartition, int] = field(default_factory=dict)
     errors: list[tuple[TopicPartition | None, KafkaError]] = field(default_factory=list)
+    moves: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.records or self.ends or self.errors)

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +19,11 @@ from eventstreams.eventlog.kafka.options import Properties
 from eventstreams.eventlog.kafka.polling import Batch, poll
 from eventstreams.records import Record, TopicPartition
 
-WATERMARK_TIMEOUT = 5.0
+WATERMARK_TIMEOUT = 1.0
+"""Seconds for which the question where a log begins may hold up the other partitions."""
+
+OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+"""After which the consumer stands still in that partition until it is moved."""
 
 
 class KafkaReader:
@@ -30,7 +34,13 @@ class KafkaReader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka reader")
         self._consumer: Consumer | None = None
         self._next: dict[TopicPartition, int] = {}
-        self._moving: dict[TopicPartition, int] = {}
+        self._moves = 0
+        self._moved: dict[TopicPartition, int] = {}
+        """The last change of assignment that each partition was in: what was polled before it is of no use."""
+        self._done = 0
+        """The last one that the thread has come to."""
+        self._stopped: set[TopicPartition] = set()
+        """Where the consumer stands still, out of the log's range, and it is not known yet where that begins."""
         self._held: deque[Record] = deque()
         self._errors: dict[tuple[TopicPartition | None, type[LogError]], LogError] = {}
         """What is to be raised: of each kind once for a partition. librdkafka repeats itself each half second, and who
@@ -57,9 +67,20 @@ class KafkaReader:
 
     async def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Add partitions, or move there; see `LogReader`."""
-        if offsets:
+        if not offsets:
+            return
+        before = {partition: self._next.get(partition) for partition in offsets}
+        # Now, not after: the first records may be here before the word that the assignment is made.
+        self._next.update(offsets)
+        try:
             await self._move(offsets.keys(), lambda: self._assign(offsets))
-            self._next.update(offsets)
+        except BaseException:
+            for partition, offset in before.items():
+                if offset is None:
+                    self._next.pop(partition, None)
+                else:
+                    self._next[partition] = offset
+            raise
 
     async def unassign(self, partitions: Collection[TopicPartition]) -> None:
         """Stop reading these; see `LogReader`."""
@@ -69,18 +90,22 @@ class KafkaReader:
         if known:
             await self._move(known, lambda: self._unassign(known))
 
-    async def _move(self, partitions: Collection[TopicPartition], job: Any) -> None:
+    async def _move(self, partitions: Collection[TopicPartition], job: Callable[[], None]) -> None:
         """Run a change of assignment; what was read of these partitions before it is dropped."""
-        for partition in partitions:
-            self._moving[partition] = self._moving.get(partition, 0) + 1
-        self._held = deque(record for record in self._held if TopicPartition(*record[:2]) not in self._moving)
-        try:
-            await self._on_thread(job)
-        finally:
-            for partition in partitions:
-                self._moving[partition] -= 1
-                if not self._moving[partition]:
-                    del self._moving[partition]
+        self._moves = number = self._moves + 1
+        self._moved.update(dict.fromkeys(partitions, number))
+        self._stopped.difference_update(partitions)
+        self._held = deque(record for record in self._held if TopicPartition(*record[:2]) not in partitions)
+
+        def run() -> None:
+            self._done = number
+            job()
+
+        await self._on_thread(run)
+
+    def _is_current(self, partition: TopicPartition, batch: Batch) -> bool:
+        """Whether a partition is still read as it was when a batch was polled."""
+        return partition in self._next and batch.moves >= self._moved.get(partition, 0)
 
     def _assign(self, offsets: Mapping[TopicPartition, int]) -> None:
         consumer = self._open_consumer()
@@ -129,7 +154,7 @@ class KafkaReader:
         """Poll once; what comes is held, so that a cancelled read loses nothing."""
         loop = asyncio.get_running_loop()
         try:
-            batch = await loop.run_in_executor(self._thread, self._poll, limit, timeout)
+            batch = await loop.run_in_executor(self._thread, self._poll_now, limit, timeout)
         except KafkaException as exc:
             self._hold(None, raised(exc))
             return
@@ -137,8 +162,15 @@ class KafkaReader:
             self._filling = None
         self._keep(batch)
         for partition, error in batch.errors:
-            if partition is None or (partition in self._next and partition not in self._moving):
-                self._hold(partition, await self._error(partition, error))
+            if partition is None:
+                self._hold(None, translated(error))
+            elif self._is_current(partition, batch):
+                if error.code() in OUT_OF_RANGE:
+                    self._stopped.add(partition)
+                else:
+                    self._hold(partition, translated(error, partition.topic))
+        for partition in list(self._stopped):
+            await self._tell_stopped(partition)
         if self._down is not None and not batch:
             self._hold(None, translated(self._down))
         self._down = None
@@ -146,27 +178,36 @@ class KafkaReader:
     def _hold(self, partition: TopicPartition | None, error: LogError) -> None:
         self._errors[partition, type(error)] = error
 
+    def _poll_now(self, limit: int, timeout: float) -> Batch:
+        moves = self._done
+        batch = self._poll(limit, timeout)
+        batch.moves = moves
+        return batch
+
     def _poll(self, limit: int, timeout: float) -> Batch:
         return poll(self._open_consumer(), limit, timeout, lambda: self._interrupt.is_set() or self._down is not None)
 
     def _keep(self, batch: Batch) -> None:
         for record in batch.records:
             partition = TopicPartition(record.topic, record.partition)
-            if partition in self._next and partition not in self._moving:
+            if self._is_current(partition, batch):
                 self._next[partition] = record.offset + 1
                 self._held.append(record)
         for partition, end in batch.ends.items():
-            if partition in self._next and partition not in self._moving:
+            if self._is_current(partition, batch):
                 self._next[partition] = max(self._next[partition], end)
 
-    async def _error(self, partition: TopicPartition | None, error: KafkaError) -> LogError:
-        if partition is not None and error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            try:
-                earliest = await self._on_thread(lambda: self._earliest(partition))
-            except LogError as exc:
-                return exc
-            return OffsetOutOfRange(partition, self._next.get(partition, 0), earliest)
-        return translated(error, partition.topic if partition is not None else None)
+    async def _tell_stopped(self, partition: TopicPartition) -> None:
+        """Raise that a place is out of range, once it is known where the log begins; until then, why it is not."""
+        move = self._moved.get(partition, 0)
+        try:
+            earliest = await self._on_thread(lambda: self._earliest(partition))
+        except LogError as exc:
+            self._hold(partition, exc)
+            return
+        if partition in self._stopped and move == self._moved.get(partition, 0):
+            self._stopped.discard(partition)
+            self._hold(partition, OffsetOutOfRange(partition, self._next[partition], earliest))
 
     def _earliest(self, partition: TopicPartition) -> int:
         bounds = self._open_consumer().get_watermark_offsets(KafkaPartition(*partition), timeout=WATERMARK_TIMEOUT)

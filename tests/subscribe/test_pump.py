@@ -1,0 +1,80 @@
+"""What the pump does when things happen in an order that only a busy machine brings about."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from eventstreams.eventlog.base import LogReader
+from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
+from eventstreams.metrics import Metrics
+from eventstreams.positions import Cursor, Next
+from eventstreams.records import NewRecord, Record, TopicPartition
+from eventstreams.subscribe.engine import Engine
+from eventstreams.subscribe.options import EngineOptions
+from tests.subscribe.test_engine import Client
+
+A, B = TopicPartition("a", 0), TopicPartition("b", 0)
+
+
+def numbered(topic: str, count: int) -> Sequence[NewRecord]:
+    return [NewRecord(topic, json.dumps({"n": n, "meta": {}}).encode(), None, 1000 + n) for n in range(count)]
+
+
+class EarlyReader:
+    """Reads a partition that was just added before it says that it was added: three records that came meanwhile."""
+
+    def __init__(self, log: EmbeddedLog, reader: LogReader) -> None:
+        self._log = log
+        self._reader = reader
+        self._given = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    async def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
+        await self._reader.assign(offsets)
+        await self._log.append(numbered("b", 3))
+        await self._given.wait()
+        # Until the pump has them, and asks again.
+        await asyncio.sleep(0)
+
+    async def unassign(self, partitions: Collection[TopicPartition]) -> None:
+        await self._reader.unassign(partitions)
+
+    async def read(self, limit: int, timeout: float) -> Sequence[Record]:
+        records = await self._reader.read(limit, timeout)
+        if any(record.topic == "b" for record in records):
+            asyncio.get_running_loop().call_soon(self._given.set)
+        return records
+
+
+class EarlyLog:
+    """A log whose readers are such."""
+
+    def __init__(self, log: EmbeddedLog) -> None:
+        self._log = log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def open_reader(self, offsets: Mapping[TopicPartition, int]) -> EarlyReader:
+        return EarlyReader(self._log, await self._log.open_reader(offsets))
+
+
+async def test_records_that_come_before_the_word_that_their_partition_is_read_are_delivered() -> None:
+    async with open_embedded(":memory:") as log:
+        for topic in ("a", "b"):
+            await log.create_topic(topic, 1)
+        async with Engine(EarlyLog(log), EngineOptions(), Metrics()).open() as engine:
+            first = await Client().connect(engine, Cursor([(A, Next(0, None))]))
+            await log.append(numbered("a", 1))
+            await first.read(1)
+            second = await Client().connect(engine, Cursor([(B, Next(0, None))]))
+            await second.read(3)
+            assert [event["n"] for event in second.events] == [0, 1, 2]
+            await log.append(numbered("b", 2))
+            await second.read(5)
+            assert [event["meta"]["offset"] for event in second.events] == [0, 1, 2, 3, 4]
