@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from eventstreams.errors import LogError, OffsetOutOfRange, UnknownTopic
+from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange, UnknownTopic
 from eventstreams.eventlog.base import EventLog, Extent, LogReader
 from eventstreams.metrics import Metrics
 from eventstreams.positions import AtTime, Edge
@@ -99,7 +99,9 @@ class Pump:
             try:
                 await self._assign(mine)
             except BaseException as exc:
-                started.set_exception(exc if isinstance(exc, Exception) else LogError("start was cancelled"))
+                # Who was first may have lost patience with the log, or gone: the others may come again.
+                cancelled = LogUnavailable("reading the log was not begun: who asked first has gone")
+                started.set_exception(exc if isinstance(exc, Exception) else cancelled)
                 started.exception()  # Deliberate: retrieved here, so that no waiter is no warning.
                 raise
             else:

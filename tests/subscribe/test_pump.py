@@ -7,7 +7,10 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from eventstreams.eventlog.base import LogReader
+import pytest
+
+from eventstreams.errors import LogUnavailable
+from eventstreams.eventlog.base import Extent, LogReader
 from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.metrics import Metrics
 from eventstreams.positions import Cursor, Next
@@ -51,6 +54,22 @@ class EarlyReader:
         return records
 
 
+class HangingLog:
+    """A log that does not answer what there is in a partition."""
+
+    def __init__(self, log: EmbeddedLog) -> None:
+        self._log = log
+        self.asked = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def extents(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Extent]:
+        self.asked.set()
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+
 class EarlyLog:
     """A log whose readers are such."""
 
@@ -78,3 +97,17 @@ async def test_records_that_come_before_the_word_that_their_partition_is_read_ar
             await log.append(numbered("b", 2))
             await second.read(5)
             assert [event["meta"]["offset"] for event in second.events] == [0, 1, 2, 3, 4]
+
+
+async def test_those_who_wait_with_one_who_gives_up_are_told_to_come_again() -> None:
+    async with open_embedded(":memory:") as memory:
+        await memory.create_topic("a", 1)
+        log = HangingLog(memory)
+        async with Engine(log, EngineOptions(), Metrics()).open() as engine:
+            first = asyncio.create_task(engine.prepare(Cursor([(A, Next(0, None))])))
+            await log.asked.wait()
+            second = asyncio.create_task(engine.prepare(Cursor([(A, Next(0, None))])))
+            await asyncio.sleep(0)
+            first.cancel()
+            with pytest.raises(LogUnavailable, match="not begun"):
+                await second
