@@ -111,6 +111,15 @@ async def run(*arguments: str, stdin: str = "") -> tuple[int | None, str, str]:
     return process.returncode, out.decode(), error.decode()
 
 
+async def apply_test_stream(folder: Path, url: str, topic: str) -> Path:
+    """Configure `test.event` with one topic, and make that; return the file of streams."""
+    streams = folder / "streams.yaml"
+    streams.write_text(json.dumps({"test.event": {"schema_title": "test/event", "topics": [topic]}}))
+    code, _, error = await run("streams", "apply", "--set", f"log={url}", "--set", f"streams={streams}")
+    assert code == 0, error
+    return streams
+
+
 async def test_produced_events_are_shown_by_tail(tmp_path: Path) -> None:
     log = ("--set", f"log=embedded:{tmp_path / 'events.db'}")
     intake = await start("intake", *log, *FREE_PORTS)

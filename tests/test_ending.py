@@ -15,15 +15,13 @@ from eventstreams.records import NewRecord
 from tests.support.cycles import EVENT
 from tests.support.kafka import Broker
 from tests.support.processes import ROOT
-from tests.test_cli import run
+from tests.test_cli import apply_test_stream
 
 
 async def assert_nothing_is_left(service: str, url: str, prefix: str, folder: Path) -> None:
     """What the process has is the same after each cycle; the first may make what Python keeps for good."""
-    topic, streams = f"{prefix}test.event", folder / "streams.yaml"
-    streams.write_text(json.dumps({"test.event": {"schema_title": "test/event", "topics": [topic]}}))
-    code, _, error = await run("streams", "apply", "--set", f"log={url}", "--set", f"streams={streams}")
-    assert code == 0, error
+    topic = f"{prefix}test.event"
+    streams = await apply_test_stream(folder, url, topic)
     async with open_log(url) as log:
         (outcome,) = await log.append([NewRecord(topic, json.dumps(EVENT).encode())])
         assert not isinstance(outcome, Exception)

@@ -17,7 +17,7 @@ from eventstreams.settings import load_settings
 from tests.support.kafka import Broker
 from tests.support.oracle_log import values
 from tests.support.processes import GatewayProcess, IntakeProcess
-from tests.test_cli import run
+from tests.test_cli import apply_test_stream
 
 LARGEST = load_settings().intake.max_event_bytes
 
@@ -31,10 +31,7 @@ def event(number: int, padding: int) -> bytes:
 async def goes_through_whole(url: str, prefix: str, folder: Path) -> None:
     """Post events around the maximum, read them from the log and from the stream, as events and as lines."""
     topic = f"{prefix}test.event"
-    streams = folder / "streams.yaml"
-    streams.write_text(json.dumps({"test.event": {"schema_title": "test/event", "topics": [topic]}}))
-    code, _, error = await run("streams", "apply", "--set", f"log={url}", "--set", f"streams={streams}")
-    assert code == 0, error
+    streams = await apply_test_stream(folder, url, topic)
     intake = IntakeProcess(url, f"streams={streams}", f"intake.topic_prefix={prefix}")
     gateway = GatewayProcess(url, streams)
     async with intake.running(), gateway.running(), httpx.AsyncClient(timeout=60) as http:
