@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.cluster import Cluster
 from tests.support.kafka import Broker, KafkaUnavailable
 
 LOUD = "\n" + "!" * 100 + "\n!!! {} TESTS WERE NOT RUN: {}\n" + "!" * 100
@@ -20,20 +22,43 @@ missing_clients: list[str] = []
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A running broker; where none can be started the test is skipped, in continuous integration it fails."""
+    with kafka_or_skip():
+        broker = Broker(tmp_path_factory.mktemp("kafka"))
+        broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three running brokers with sessions of six seconds. Who kills one leaves all of them in sync again."""
+    with kafka_or_skip():
+        cluster = Cluster(tmp_path_factory.mktemp("cluster"), session_timeout=6.0)
+        try:
+            cluster.start()
+        except KafkaUnavailable:
+            cluster.kill()
+            raise
+    try:
+        yield cluster
+    finally:
+        cluster.kill()
+
+
+@contextlib.contextmanager
+def kafka_or_skip() -> Iterator[None]:
+    """Skip the test where the context says that there is no Kafka; fail it in continuous integration."""
     if missing:
         pytest.skip(missing[0])
     try:
-        broker = Broker(tmp_path_factory.mktemp("kafka"))
-        broker.start()
+        yield
     except KafkaUnavailable as exc:
         if os.environ.get("CI"):
             pytest.fail(f"no Kafka broker: {exc}")
         missing.append(str(exc))
         pytest.skip(str(exc))
-    try:
-        yield broker
-    finally:
-        broker.stop()
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,8 @@ async def run_all(folder: Path, commands: Mapping[Client, Sequence[str]]) -> dic
     write_streams(streams, STREAM, "another")
     changed = asyncio.Event()
     async with open_embedded(str(path)) as log, contextlib.AsyncExitStack() as stack:
-        await log.create_topic("another")
+        for topic in (STREAM, "another"):
+            await log.create_topic(topic)
         await add(log, REPLAYED)
         settings = ("gateway.heartbeat=0.2", "streams_ttl=0.3")
         gateway = GatewayProcess(f"embedded:{path}", streams, *settings)

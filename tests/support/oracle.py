@@ -2,7 +2,8 @@
 
 At the end every client has seen each event of each partition once and in order; the log itself says which there are,
 and it holds every event that the producer got an acknowledgement for. `python -m tests.support.oracle --minutes N`
-runs it long; with `--log kafka` over a real broker, which is killed and started again as well.
+runs it long; with `--log kafka` over a real broker, which is killed and started again as well; with `--log cluster`
+over three, one after the other.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from eventstreams.eventlog.open import open_log
 from eventstreams.records import TopicPartition
 from tests.support.numbered import TOPICS
 from tests.support.oracle_client import Client
-from tests.support.places import EmbeddedPlace, KafkaPlace, LogPlace
+from tests.support.places import ClusterPlace, EmbeddedPlace, KafkaPlace, LogPlace
 from tests.support.processes import GatewayProcess, Process
 from tests.support.sse import Place
 
@@ -46,7 +47,11 @@ SETTINGS = ("gateway.tail_bytes=300000", "gateway.replay_bytes=3000000", "gatewa
 """A tail so small that clients pass from the log to the tail and back all the time."""
 
 
-PLACES: dict[str, Callable[[Path], LogPlace]] = {"embedded": EmbeddedPlace, "kafka": KafkaPlace}
+PLACES: dict[str, Callable[[Path], LogPlace]] = {
+    "embedded": EmbeddedPlace,
+    "kafka": KafkaPlace,
+    "cluster": ClusterPlace,
+}
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Protocol
 
 from eventstreams.eventlog.embedded.log import open_embedded
 from eventstreams.eventlog.kafka.admin import TopicsAdmin, WantedTopic
+from tests.support.cluster import Cluster
 from tests.support.kafka import Broker
 
 
@@ -70,8 +72,11 @@ class KafkaPlace:
     has_broker = True
 
     def __init__(self, folder: Path) -> None:
-        self._broker = Broker(folder / "kafka")
+        self._broker: Broker | Cluster = self._made(folder / "kafka")
         self.url = f"kafka://{self._broker.servers}"
+
+    def _made(self, folder: Path) -> Broker | Cluster:
+        return Broker(folder)
 
     @asynccontextmanager
     async def running(self, topics: Mapping[str, int]) -> AsyncIterator[None]:
@@ -83,7 +88,7 @@ class KafkaPlace:
                 await admin.create(WantedTopic(topic, partitions))
             yield
         finally:
-            await self.kill()
+            await asyncio.to_thread(self._broker.kill)
 
     async def kill(self) -> None:
         """End the broker as a crash does."""
@@ -92,3 +97,21 @@ class KafkaPlace:
     async def start(self) -> None:
         """Start it on the same port and data."""
         await asyncio.to_thread(self._broker.start)
+
+
+class ClusterPlace(KafkaPlace):
+    """Three brokers, of which one is killed at a time."""
+
+    def _made(self, folder: Path) -> Broker | Cluster:
+        self._cluster = Cluster(folder, session_timeout=6.0)
+        self._turn = itertools.cycle(self._cluster.nodes)
+        return self._cluster
+
+    async def kill(self) -> None:
+        """End the next one as a crash does."""
+        await asyncio.to_thread(next(self._turn).kill)
+
+    async def start(self) -> None:
+        """Start what is down, and return when all are in sync."""
+        await super().start()
+        await asyncio.to_thread(self._cluster.wait_whole)
