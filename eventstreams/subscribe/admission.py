@@ -88,8 +88,11 @@ class Admission:
     def drain(self) -> None:
         """Refuse all from now on, those too that wait for the log."""
         self.draining = True
+        now = asyncio.get_running_loop().time()
         for wait in self._waits:
-            wait.reschedule(asyncio.get_running_loop().time())
+            # One whose time is over ends by itself, and may not be moved any more.
+            if not wait.expired():
+                wait.reschedule(now)
 
     @asynccontextmanager
     async def wait(self, seconds: float) -> AsyncIterator[None]:

@@ -98,6 +98,29 @@ async def test_client_that_comes_back_at_once_is_answered_late() -> None:
     assert other < 0.5
 
 
+async def test_drain_ends_all_who_wait_also_when_the_time_of_one_is_just_over() -> None:
+    admission = Admission(Metrics())
+    loop = asyncio.get_running_loop()
+    drains: list[asyncio.Task[None]] = []
+
+    async def drain() -> None:
+        admission.drain()
+
+    async def wait(seconds: float) -> None:
+        async with admission.wait(seconds):
+            if not seconds:
+                # They run when its time is over and before it is told; two, as of two signals.
+                drains.extend(asyncio.create_task(drain()) for _ in range(2))
+            await loop.create_future()
+
+    async with asyncio.timeout(30):
+        outcomes = await asyncio.gather(*map(wait, (60.0, 0.0, 60.0)), return_exceptions=True)
+        await asyncio.gather(*drains)
+    assert [type(outcome) for outcome in outcomes] == [ServiceUnavailable] * 3
+    with pytest.raises(ServiceUnavailable):
+        admission.enter("192.0.2.1")
+
+
 @pytest.mark.parametrize("path", ["direct", "portable"])
 async def test_requests_that_fail_never_move_the_count(tmp_path: Path, path: str) -> None:
     requests = ["/v2/stream/nope", "/v2/stream/edits?since=x", "/v2/stream/edits?filter=%28", "/v2/stream/%E0%A4%A"]
