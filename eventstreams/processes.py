@@ -18,9 +18,13 @@ from eventstreams import __version__
 from eventstreams.addresses import parse_networks
 from eventstreams.app import DESCRIPTION, HOME, Pages, build_gateway
 from eventstreams.asgi import AdminApp, RequestLog
+from eventstreams.catalog.streams import topics_to_make
 from eventstreams.demo import traffic
-from eventstreams.errors import ConfigurationError, LogUnavailable
+from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.embedded.log import EmbeddedLog
+from eventstreams.eventlog.open import MEMORY
+from eventstreams.reaching import serve_while_reaching, tell
+from eventstreams.readiness import can_read, can_take
 from eventstreams.runtime import collect_less
 from eventstreams.schemas.formats import formats
 from eventstreams.schemas.validation import Validators
@@ -47,9 +51,6 @@ from intake.spool_replay import open_spool
 
 GATEWAY_ADMIN_PORT = 8093
 INTAKE_ADMIN_PORT = 8193
-READY_TIMEOUT = 2.0
-"""Seconds in which the log must answer for the process to be ready: orchestrators ask with a few seconds' patience."""
-
 STOP_GRACE = 15.0
 """Seconds that a worker has beyond its drain, for the log's own end."""
 
@@ -73,19 +74,27 @@ class Taking(NamedTuple):
 
 
 async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:
-    """Serve the gateway until a signal; calls `ready` with its URL. Raises: ConfigurationError."""
+    """Serve the gateway until a signal; calls `ready` with its URL.
+
+    Raises: ConfigurationError; LogUnavailable or LogRefused for a log that was waited for in vain.
+    """
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(sockets.main if sockets else gateway_listener(settings)))
         admin = stack.enter_context(
             contextlib.closing(sockets.admin if sockets else admin_listener(settings, GATEWAY_ADMIN_PORT))
         )
-        services = await stack.enter_async_context(open_services(settings, writable=False))
+        opening = open_services(settings, writable=False, log_may_be_away=settings.log_wait != 0)
+        services = await stack.enter_async_context(opening)
         _check_streams(settings, services)
-        await stack.enter_async_context(_admin(services, admin))
+        await _make_topics(services, settings)
+        await stack.enter_async_context(_admin(services, admin, partial(can_read, services)))
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
         collect_less()
-        ready(url_of(listener))
-        await DrainingServer(uvicorn_config(app), drain).serve([listener])
+        server = DrainingServer(uvicorn_config(app), drain)
+        reached = tell(partial(ready, url_of(listener)), at_once=sockets is None)
+        failure = await serve_while_reaching(server, listener, services.log, settings.log_wait, reached)
+    if failure is not None:
+        raise failure
 
 
 def _check_streams(settings: Settings, services: Services) -> None:
@@ -99,20 +108,26 @@ def _check_streams(settings: Settings, services: Services) -> None:
 
 
 async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:
-    """Serve intake until a signal; calls `ready` with its URL. Raises: ConfigurationError."""
+    """Serve intake until a signal; calls `ready` with its URL. Raises: as `gateway`."""
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(sockets.main if sockets else intake_listener(settings)))
         admin = stack.enter_context(
             contextlib.closing(sockets.admin if sockets else admin_listener(settings, INTAKE_ADMIN_PORT))
         )
-        opening = open_services(settings, writable=True, log_may_be_away=settings.intake.spool is not None)
+        # With a spool events are taken all the same, however long the log is away.
+        wait = settings.log_wait if settings.intake.spool is None else None
+        opening = open_services(settings, writable=True, log_may_be_away=wait != 0)
         services = await stack.enter_async_context(opening)
+        await _make_topics(services, settings)
         taking = await stack.enter_async_context(_taking(settings, services))
-        await stack.enter_async_context(_admin(services, admin, taking))
+        await stack.enter_async_context(_admin(services, admin, _can_take(settings, services, taking)))
         collect_less()
-        ready(url_of(listener))
         drain = partial(taking.intake.drain, settings.intake.shutdown_timeout)
-        await DrainingServer(uvicorn_config(taking.app), drain).serve([listener])
+        server = DrainingServer(uvicorn_config(taking.app), drain)
+        reached = tell(partial(ready, url_of(listener)), at_once=sockets is None or taking.spool is not None)
+        failure = await serve_while_reaching(server, listener, services.log, wait, reached)
+    if failure is not None:
+        raise failure
 
 
 async def dev(settings: Settings, rate: float, ready: Ready) -> None:
@@ -122,10 +137,10 @@ async def dev(settings: Settings, rate: float, ready: Ready) -> None:
         at_intake = stack.enter_context(contextlib.closing(intake_listener(settings)))
         admin = stack.enter_context(contextlib.closing(admin_listener(settings, GATEWAY_ADMIN_PORT)))
         services = await stack.enter_async_context(open_services(settings, writable=True))
-        await _create_topics(services)
-        await stack.enter_async_context(_admin(services, admin))
+        await _make_topics(services, settings, demo=True)
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
         taking = await stack.enter_async_context(_taking(settings, services))
+        await stack.enter_async_context(_admin(services, admin, _can_take(settings, services, taking)))
         await stack.enter_async_context(beside(taking.app, at_intake))
         await stack.enter_async_context(_demo(services, rate, url_of(at_intake)))
         ready(url_of(at_gateway), url_of(at_intake))
@@ -147,7 +162,7 @@ async def supervise(name: str, settings: Settings, count: int, arguments: Sequen
 
     `arguments` start a worker; its sockets' descriptors are put behind. Raises: ConfigurationError.
     """
-    if settings.log == "embedded::memory:":
+    if settings.log == MEMORY:
         raise ConfigurationError(
             "--workers: processes cannot share a log in memory; expected embedded:PATH or kafka://"
         )
@@ -158,12 +173,18 @@ async def supervise(name: str, settings: Settings, count: int, arguments: Sequen
         return await supervisor.run(admin, lambda: ready(url_of(listener)))
 
 
-async def _create_topics(services: Services) -> None:
-    """Make the streams' topics in the embedded log; on Kafka that is the operator's decision."""
-    if isinstance(services.log, EmbeddedLog):
-        for stream in services.catalog.all():
-            for topic in stream.topics:
-                await services.log.create_topic(topic, stream.topic_settings.partitions or 1)
+async def _make_topics(services: Services, settings: Settings, *, demo: bool = False) -> None:
+    """Make what `streams apply` would, and the error stream's topic: for a demo, and in memory.
+
+    Nobody else can make topics in this process's memory. In a file and on Kafka the operator decides.
+    """
+    if not isinstance(services.log, EmbeddedLog) or not (demo or settings.log == MEMORY):
+        return
+    given = settings.intake
+    for topic, wanted in topics_to_make(services.catalog.all(), given.topic_prefix).items():
+        await services.log.create_topic(topic, wanted.partitions or 1)
+    if given.error_stream is not None:
+        await services.log.create_topic(given.topic_prefix + given.error_stream)
 
 
 @asynccontextmanager
@@ -196,22 +217,16 @@ def admin_listener(settings: Settings, port: int) -> socket.socket:
 
 
 def _admin(
-    services: Services, listener: socket.socket, taking: Taking | None = None
+    services: Services, listener: socket.socket, ready: Callable[[], Awaitable[None]]
 ) -> contextlib.AbstractAsyncContextManager[None]:
-    async def ready() -> None:
-        if taking is not None:
-            taking.intake.in_flight.check()
-        try:
-            await services.log.check(READY_TIMEOUT)
-        except LogUnavailable:
-            # With a spool events are taken all the same.
-            if taking is None or taking.spool is None or not taking.spool.has_room:
-                raise
-
     async def exposition() -> bytes:
         return services.metrics.exposition()
 
     return beside(AdminApp(exposition, ready), listener)
+
+
+def _can_take(settings: Settings, services: Services, taking: Taking) -> Callable[[], Awaitable[None]]:
+    return partial(can_take, services, settings.intake, taking.intake.in_flight, taking.spool)
 
 
 @asynccontextmanager
@@ -336,4 +351,5 @@ def intake_options(given: IntakeSettings) -> IntakeOptions:
         max_event_bytes=given.max_event_bytes,
         max_in_flight_bytes=given.max_in_flight_bytes,
         deduplication_ids=given.deduplication_ids,
+        produce_timeout=given.produce_timeout,
     )

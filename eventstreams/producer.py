@@ -45,7 +45,7 @@ class Producer:
         url: str,
         *,
         patience: float = 60.0,
-        timeout: float = 15.0,
+        timeout: float = 30.0,
         compress: bool = False,
         http: httpx.AsyncClient | None = None,
     ) -> None:

@@ -18,6 +18,10 @@ STRICT = ConfigDict(extra="forbid", frozen=True)
 DEFAULT_CSP = "default-src 'self'; object-src 'none'; media-src *; img-src *; style-src *; frame-ancestors 'self'"
 
 
+KAFKA_KINDS = ("producer", "consumer")
+"""Below `kafka`: properties of one kind of client."""
+
+
 def _split(given: object) -> object:
     """Return the names of a text, joined by commas: `--set` cannot tell what a setting takes that is null."""
     return given.split(",") if isinstance(given, str) else given
@@ -134,8 +138,10 @@ class IntakeSettings(BaseModel):
     spool: str | None = Field(None, description="Directory where events are kept while the log is away; none without.")
     spool_bytes: int = Field(2**30, gt=0, description="Bytes that are kept there at most; over it 503.")
     deduplication_ids: int = Field(10**6, gt=0, description="Ids that a process remembers, where streams ask for it.")
-    produce_timeout: float = Field(8.0, gt=0, description="Seconds in which the log must acknowledge; then 503 or 202.")
-    shutdown_timeout: float = Field(10.0, ge=0, description="Seconds in which a stopping process stores what it has.")
+    produce_timeout: float = Field(
+        20.0, gt=0, description="Seconds in which the log must acknowledge; then 503 or 202."
+    )
+    shutdown_timeout: float = Field(25.0, ge=0, description="Seconds in which a stopping process stores what it has.")
     hasty: bool = Field(True, description="Whether `hasty` requests are answered before their events are stored.")
     hasty_off: list[str] = Field([], description="Values of `hasty` that mean no; the original knows none.")
     events_per_second: float = Field(0.0, ge=0, description="Events a second that a client may send; 0 is no limit.")
@@ -170,6 +176,9 @@ class Settings(BaseSettings):
     )
 
     log: str = Field("embedded:data/events.db", description="The event log: embedded:PATH or embedded::memory:.")
+    log_wait: float | None = Field(
+        300.0, ge=0, description="Seconds for which Kafka may be away at the start; 0 ends soon, null waits on."
+    )
     streams: str | list[str] = Field(
         "config/streams.yaml", description="Stream configuration: file, directory or URL, or a list; later ones win."
     )
@@ -190,7 +199,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] | None = Field(
         None, description="The least level of log lines: info, warning for dev."
     )
-    kafka: dict[str, Any] = Field({}, description="librdkafka properties, as in `sasl.username`.")
+    kafka: dict[str, Any] = Field(
+        {},
+        description="librdkafka properties, as in `sasl.username`; those of one kind in `producer`, `consumer`.",
+    )
     gateway: GatewaySettings = Field(default_factory=lambda: GatewaySettings())
     intake: IntakeSettings = Field(default_factory=lambda: IntakeSettings())
     admin: AdminSettings = Field(default_factory=lambda: AdminSettings())
@@ -229,6 +241,7 @@ def load_settings(path: str | None = None, assignments: Sequence[str] = ()) -> S
 class _Given(BaseModel):
     model_config = STRICT
     log: str
+    log_wait: Annotated[float, Field(ge=0)] | None
     streams: str | list[str]
     streams_object_path: str | None
     streams_ttl: float
@@ -272,8 +285,7 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
     name, equals, value = assignment.partition("=")
     first, _, rest = name.partition(".")
     if equals and first == "kafka" and rest:
-        # librdkafka's own names hold dots.
-        values["kafka"] = {**values["kafka"], rest: value}
+        _assign_property(values["kafka"], rest, _mapping(value, assignment))
         return
     *slices, last = name.split(".")
     at: Any = values
@@ -284,6 +296,28 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
     at[last] = _value(at[last], value, assignment)
 
 
+def _assign_property(kafka: dict[str, Any], name: str, value: object) -> None:
+    """Set one of librdkafka's properties, whose own names hold dots, for all clients or those of one kind."""
+    kind, _, rest = name.partition(".")
+    if kind in KAFKA_KINDS and rest:
+        held = kafka.get(kind, {})
+        kafka[kind] = {**(held if isinstance(held, dict) else {}), rest: value}
+    else:
+        kafka[name] = value
+
+
+def _mapping(text: str, assignment: str) -> object:
+    """Return a property's value: a mapping in YAML, such as `{file: PATH}`, else the text as it is."""
+    return _yaml(text, assignment) if text.startswith("{") and text.endswith("}") else text
+
+
+def _yaml(text: str, assignment: str) -> object:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as exc:
+        raise ConfigurationError(f"--set {assignment!r}: expected a value in YAML") from exc
+
+
 def _value(present: object, text: str, assignment: str) -> object:
     """Return what a text on the command line means: lists and mappings in YAML, lists also joined by commas."""
     if text == "null":
@@ -292,10 +326,7 @@ def _value(present: object, text: str, assignment: str) -> object:
         return text
     if isinstance(present, list) and not text.startswith("["):
         return text.split(",") if text else []
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as exc:
-        raise ConfigurationError(f"--set {assignment!r}: expected a value in YAML") from exc
+    return _yaml(text, assignment)
 
 
 def _problem(error: Any) -> str:

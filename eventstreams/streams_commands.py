@@ -10,7 +10,7 @@ from dataclasses import replace
 import click
 
 from eventstreams.catalog.load import Problem, check, load_streams
-from eventstreams.catalog.streams import StreamConfig
+from eventstreams.catalog.streams import StreamConfig, TopicSettings, topics_to_make
 from eventstreams.errors import ConfigurationError, EventStreamsError
 from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.eventlog.kafka.admin import Plan, TopicsAdmin, WantedTopic, plan
@@ -85,7 +85,9 @@ def apply_command(config: str | None, assignments: tuple[str, ...], dry_run: boo
 
 
 async def _apply(settings: Settings, *, dry_run: bool) -> None:
-    wanted = wanted_topics(load_streams(settings.streams, catalog_options(settings)), settings.intake.topic_prefix)
+    streams = load_streams(settings.streams, catalog_options(settings))
+    topics = topics_to_make(streams, settings.intake.topic_prefix)
+    wanted = [_wanted(name, topics[name]) for name in sorted(topics)]
     servers = kafka_servers(settings.log)
     if servers is None:
         await _apply_embedded(settings, wanted, dry_run=dry_run)
@@ -114,17 +116,9 @@ async def _apply_embedded(settings: Settings, wanted: Sequence[WantedTopic], *, 
             click.echo(f"{len(made.create)} topics made")
 
 
-def wanted_topics(streams: Sequence[StreamConfig], prefix: str) -> Sequence[WantedTopic]:
-    """Return the topics that streams are read from and that intake appends to, each once, by name."""
-    wanted: dict[str, WantedTopic] = {}
-    for stream in streams:
-        if stream.is_pattern or stream.alias_of is not None:
-            continue
-        partitions, replication, config = stream.topic_settings
-        texts = {name: str(value) for name, value in config.items()}
-        for topic in (*stream.topics, *((prefix + stream.name,) if prefix else ())):
-            wanted[topic] = WantedTopic(topic, partitions, replication, texts)
-    return [wanted[name] for name in sorted(wanted)]
+def _wanted(name: str, settings: TopicSettings) -> WantedTopic:
+    texts = {setting: str(value) for setting, value in settings.config.items()}
+    return WantedTopic(name, settings.partitions, settings.replication_factor, texts)
 
 
 def _with_room(topic: WantedTopic, event_bytes: int) -> WantedTopic:

@@ -189,9 +189,14 @@ class Supervisor:
 
     async def _ready(self, http: httpx.AsyncClient) -> None:
         """Ready is who has one worker that is: it takes the connections."""
-        asked = [self._get(http, worker, "/readyz") for worker in self._workers if worker.ready.is_set()]
-        if not any(answer is not None for answer in await asyncio.gather(*asked)):
-            raise ServiceUnavailable("no worker is ready", retry_after=1.0)
+        answers = await asyncio.gather(*(self._ask(http, worker, "/readyz") for worker in self._workers))
+        reasons: list[str] = []
+        for worker, answer in zip(self._workers, answers, strict=True):
+            if answer is not None and answer.status_code == httpx.codes.OK and worker.ready.is_set():
+                return
+            if answer is not None and answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                reasons.append(f": {answer.json()['detail']}")
+        raise ServiceUnavailable("no worker is ready" + (reasons[0] if reasons else ""), retry_after=1.0)
 
     async def _exposition(self, http: httpx.AsyncClient) -> bytes:
         """Return the metrics of all workers, each sample with the number of its worker, and the supervisor's own.
@@ -204,14 +209,18 @@ class Supervisor:
         texts = await asyncio.gather(*(self._get(http, worker, "/metrics") for worker in up))
         return self._metrics.exposition() + merged({w.number: text for w, text in zip(up, texts, strict=True) if text})
 
+    async def _get(self, http: httpx.AsyncClient, worker: Worker, path: str) -> str | None:
+        answer = await self._ask(http, worker, path)
+        return answer.text if answer is not None and answer.status_code == httpx.codes.OK else None
+
     @staticmethod
-    async def _get(http: httpx.AsyncClient, worker: Worker, path: str) -> str | None:
+    async def _ask(http: httpx.AsyncClient, worker: Worker, path: str) -> httpx.Response | None:
         try:
-            answer = await http.get(worker.admin_url + path)
+            return await http.get(worker.admin_url + path)
         except httpx.HTTPError as exc:
-            logger.warning("worker %s does not answer on its operators' port: %r", worker.number, exc)
+            if worker.ready.is_set():
+                logger.warning("worker %s does not answer on its operators' port: %r", worker.number, exc)
             return None
-        return answer.text if answer.status_code == httpx.codes.OK else None
 
 
 def merged(texts: dict[int, str]) -> bytes:

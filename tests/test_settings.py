@@ -60,7 +60,36 @@ def test_missing_settings_file_is_named() -> None:
         load_settings("nowhere.yaml")
 
 
-@pytest.mark.parametrize("assignment", ["nope=1", "gateway=1=2", "gateway.port", "log.x=1"])
+@pytest.mark.parametrize("assignment", ["nope=1", "gateway=1=2", "gateway.port", "log.x=1", "kafka.a={b: c: d}"])
 def test_bad_assignments_are_refused(assignment: str) -> None:
     with pytest.raises(ConfigurationError):
         load_settings(None, [assignment])
+
+
+def test_properties_of_kafka_are_taken_from_file_environment_and_assignments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("kafka: {client.id: a, sasl.password: {file: one}, producer: {linger.ms: 1, acks: all}}\n")
+    assert load_settings(str(file)).kafka["sasl.password"] == {"file": "one"}
+    monkeypatch.setenv("EVENTSTREAMS_KAFKA", '{"sasl.password": {"file": "two"}, "consumer": {"fetch.min.bytes": 9}}')
+    assert load_settings(str(file)).kafka == {
+        "client.id": "a",
+        "sasl.password": {"file": "two"},
+        "producer": {"linger.ms": 1, "acks": "all"},
+        "consumer": {"fetch.min.bytes": 9},
+    }
+    assignments = ["kafka.sasl.password={file: three}", "kafka.producer.linger.ms=5", "kafka.client.id={b"]
+    assert load_settings(str(file), assignments).kafka == {
+        "client.id": "{b",
+        "sasl.password": {"file": "three"},
+        "producer": {"linger.ms": "5", "acks": "all"},
+        "consumer": {"fetch.min.bytes": 9},
+    }
+
+
+def test_time_that_the_log_may_be_away_is_seconds_or_without_end() -> None:
+    assert load_settings(None, ["log_wait=null"]).log_wait is None
+    assert load_settings(None, ["log_wait=0"]).log_wait == 0
+    with pytest.raises(ConfigurationError, match="log_wait"):
+        load_settings(None, ["log_wait=-1"])

@@ -26,6 +26,7 @@ from eventstreams.supervisor import Worker, merged
 from tests.subscribe.test_delivery import eventually
 from tests.support.kafka import Broker
 from tests.support.processes import CommandProcess, GatewayProcess, IntakeProcess
+from tests.support.topics import make_topics
 from tests.test_cli import FREE_PORTS, run
 
 EVENT = {"$schema": "/test/event/1.0.0", "meta": {"stream": "test.event"}, "test": "hello"}
@@ -132,7 +133,7 @@ async def test_log_in_memory_has_no_workers(command: str) -> None:
 
 async def test_worker_that_dies_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
-    intake = IntakeProcess(f"embedded:{path}", "log_level=error", workers=2)
+    intake = IntakeProcess(await make_topics(path, "test.event"), "log_level=error", workers=2)
     acknowledged: set[str] = set()
     async with intake.running(), httpx.AsyncClient(base_url=intake.url, timeout=30) as http:
         victims = intake.children()

@@ -13,6 +13,7 @@ from eventstreams.eventlog.kafka.log import OPEN_TIMEOUT, open_kafka
 from eventstreams.eventlog.kafka.options import KafkaOptions, record_bytes
 
 EMBEDDED = "embedded:"
+MEMORY = "embedded::memory:"
 KAFKA = "kafka://"
 
 AWAY_TIMEOUT = 2.0
@@ -30,7 +31,7 @@ def open_log(
     *,
     embedded: EmbeddedOptions | None = None,
     kafka: Mapping[str, Any] | None = None,
-    produce_timeout: float = 8.0,
+    produce_timeout: float = 20.0,
     max_event_bytes: int = 4 * 2**20,
     writable: bool = True,
     may_be_away: bool = False,

@@ -15,6 +15,9 @@ from eventstreams.errors import (
 )
 
 UNKNOWN = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
+OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+"""After which a consumer stands still in that partition until it is moved."""
+
 REFUSED = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -29,6 +32,7 @@ STALE_LEADER = frozenset(
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError._NOENT,  # librdkafka's word for a partition of which it knows no leader
     }
 )
 """After which the leader must be looked up again: a broker that restarts begins a new epoch."""
@@ -37,6 +41,7 @@ UNCERTAIN = frozenset(
     {
         KafkaError._MSG_TIMED_OUT,
         KafkaError._PURGE_INFLIGHT,
+        KafkaError._PURGE_QUEUE,
         KafkaError._TIMED_OUT_QUEUE,
         KafkaError._TRANSPORT,
         KafkaError._FATAL,
@@ -49,15 +54,15 @@ UNCERTAIN = frozenset(
 LOCAL = -1
 
 
-def translated(error: KafkaError, topic: str | None = None) -> LogError:
-    """Return what a Kafka error means here; the sentence is librdkafka's."""
+def translated(error: KafkaError, topic: str | None = None, *, right: str = "DESCRIBE") -> LogError:
+    """Return what a Kafka error means here, in librdkafka's words; `right` is what the request needs on the topic."""
     code, words = error.code(), error.str()
     if topic is not None:
         words = f"{words} ({topic})"
     if code in UNKNOWN:
         return UnknownTopic(words)
     if code in REFUSED:
-        return LogRefused(KafkaError(code).str(), topic=topic, errno=code)
+        return LogRefused(refusal(code, topic, right), topic=topic, errno=code)
     if code in TOO_LARGE:
         return RecordTooLarge(words)
     if code == KafkaError._QUEUE_FULL:
@@ -67,8 +72,16 @@ def translated(error: KafkaError, topic: str | None = None) -> LogError:
     return LogUnavailable(words)
 
 
-def raised(exc: KafkaException, topic: str | None = None) -> LogError:
+def refusal(code: int, topic: str | None, right: str) -> str:
+    """Return Kafka's words, and what is missing: the same words are said of every right."""
+    words: str = KafkaError(code).str()
+    if topic is None or code == KafkaError.TOPIC_EXCEPTION:
+        return words
+    return f"{words}: the client lacks the right {right} on topic {topic}"
+
+
+def raised(exc: KafkaException, topic: str | None = None, *, right: str = "DESCRIBE") -> LogError:
     """Return what a raised Kafka error means here."""
-    error = translated(exc.args[0], topic)
+    error = translated(exc.args[0], topic, right=right)
     # Who asks is told nothing of a record: whatever timed out, the log did not answer.
     return LogUnavailable(error.message) if isinstance(error, AppendTimeout) else error

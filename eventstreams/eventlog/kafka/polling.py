@@ -1,18 +1,22 @@
-"""What reader and fetcher share: batches from a consumer, on a thread of its own."""
+"""What reader and fetcher share: batches from a consumer, and looks at topics, on a thread of its own."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from eventstreams.records import Record, TopicPartition
 
 SLICE = 0.05
 """Seconds for which a poll holds its thread: a change of assignment waits no longer."""
+
+
+LOOK_SLICE = 0.5
+"""The same for a look at a topic: an end waits no longer."""
 
 
 @dataclass(slots=True)
@@ -49,6 +53,24 @@ def poll(consumer: Consumer, limit: int, timeout: float, stop: Callable[[], bool
     return batch
 
 
+def look_at(consumer: Consumer, topic: str, timeout: float, stop: Callable[[], bool]) -> Collection[int]:
+    """Have a consumer learn of a topic's partitions; return their numbers, none where there is no such topic.
+
+    It would learn of them by itself, but once a second at the most, and after that every five minutes. Blocks up to
+    `timeout` seconds or until `stop`. Raises: KafkaException.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            found = consumer.list_topics(topic, timeout=max(0.0, min(left, LOOK_SLICE))).topics.get(topic)
+        except KafkaException:
+            if left <= LOOK_SLICE or stop():
+                raise
+        else:
+            return () if found is None or found.error is not None else tuple(found.partitions)
+
+
 def _take(batch: Batch, messages: list[Any]) -> None:
     for message in messages:
         error = message.error()
@@ -62,5 +84,6 @@ def _take(batch: Batch, messages: list[Any]) -> None:
             )
         elif error.code() == KafkaError._PARTITION_EOF:
             batch.ends[TopicPartition(topic, partition)] = message.offset()
-        else:
+        elif error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+            # Deliberate: librdkafka looks for its group's coordinator, unasked and for nothing: no group is joined.
             batch.errors.append((None if topic is None else TopicPartition(topic, partition), error))
