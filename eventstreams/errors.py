@@ -9,7 +9,8 @@ EventStreamsError
 +-- AssignmentError           a Last-Event-ID that cannot be used (family B)
 |   +-- InvalidAssignment, TopicNotAvailable, NoTopics
 +-- LogError                  the event log
-|   +-- UnknownTopic, OffsetOutOfRange, RecordTooLarge, LogFull, SpoolFull, AppendTimeout, LogUnavailable, LogRefused
+|   +-- UnknownTopic, TopicReplaced, OffsetOutOfRange, LogUnavailable, LogRefused
+|   +-- RecordTooLarge, LogFull, SpoolFull, AppendTimeout
 +-- ProducerError             an intake service that took no events in time (the client's side)
 +-- SchemaError               schema repositories
     +-- SchemaNotFound, SchemaUnavailable, InsecureSchema, InvalidSchema
@@ -17,10 +18,11 @@ EventStreamsError
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from eventstreams.records import TopicPartition
+from eventstreams.records import Record, TopicPartition
 
 
 class EventStreamsError(Exception):
@@ -183,10 +185,16 @@ class NoTopics(AssignmentError):
 
 
 class LogError(EventStreamsError):
-    """The event log could not do what it was asked."""
+    """The event log could not do what it was asked; `partition` where only one is concerned."""
 
     code = "log_error"
     status = 500
+    partition: TopicPartition | None = None
+
+    def at(self, partition: TopicPartition) -> Self:
+        """Return this error as one of this partition."""
+        self.partition = partition
+        return self
 
 
 class UnknownTopic(LogError):
@@ -194,11 +202,28 @@ class UnknownTopic(LogError):
 
     code = "unknown_topic"
 
+    @classmethod
+    def of(cls, topic: str) -> UnknownTopic:
+        """Return the error of an append to a topic that is not there: no service makes one."""
+        return cls(f"there is no topic {topic!r}: eventstreams streams apply makes those of the stream configuration")
+
+
+class TopicReplaced(LogError):
+    """The topic is another one now than the one asked about: deleted, and made anew under its name."""
+
+    code = "topic_replaced"
+    status = 503
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"topic {topic!r} was deleted and made anew")
+        self.topic = topic
+
 
 class OffsetOutOfRange(LogError):
     """The offset asked for is not in the log (any more)."""
 
     code = "offset_out_of_range"
+    partition: TopicPartition
 
     def __init__(self, partition: TopicPartition, offset: int, earliest: int) -> None:
         super().__init__(
@@ -231,10 +256,18 @@ class SpoolFull(LogError):
 
 
 class AppendTimeout(LogError):
-    """No acknowledgement in time: the record may or may not have been stored."""
+    """No acknowledgement in time: the record may or may not have been stored.
+
+    `fate` tells what became of it once that is known: the stored record, the error that says that it is not stored, or
+    another `AppendTimeout` where nobody can know. None: nobody will ever tell. To be waited for, never cancelled.
+    """
 
     code = "append_timeout"
     status = 503
+
+    def __init__(self, message: str, fate: asyncio.Future[Record | LogError] | None = None) -> None:
+        super().__init__(message)
+        self.fate = fate
 
 
 class LogUnavailable(LogError):

@@ -7,11 +7,18 @@ import dataclasses
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+from eventstreams.errors import AppendTimeout, LogError
+from eventstreams.records import Record
 from intake.outcome import DUPLICATE, DUPLICATE_SPOOLED, EventOutcome, Kind
 
 Claim = asyncio.Future[EventOutcome]
+
+
+PRUNED = 4
+"""Ids looked at for each that comes: more go than come, and none waits for long."""
 
 
 class Key(NamedTuple):
@@ -60,41 +67,68 @@ class Deduplication:
         return None, doubt
 
     def _prune(self, now: float) -> None:
-        while self._seen:
-            oldest = next(iter(self._seen.values()))
-            if not oldest.claim.done() or (oldest.until > now and len(self._seen) <= self._max_ids):
+        """Forget the oldest; one that is under way, or whose fate is open, is passed by: it may be for long."""
+        for _ in range(PRUNED):
+            key, oldest = next(iter(self._seen.items()))
+            if oldest.until > now and len(self._seen) <= self._max_ids:
                 return
-            self._seen.popitem(last=False)
+            if oldest.claim.done():
+                del self._seen[key]
+            else:
+                self._seen.move_to_end(key)
 
     def settle(self, key: Key, outcome: EventOutcome | None, began: int) -> None:
         """Say what became of the first; unless it was stored, the next one with its id is a first again.
 
-        Where that is not known (None: it was given up) the next one is told of this attempt, begun at `began` ms.
+        Where that will be told later the next one waits for it. Where it is not known (None: it was given up) the next
+        one is told of this attempt, begun at `began` ms.
         """
         held = self._seen[key]
-        if outcome is not None and outcome.kind is Kind.ACCEPTED:
-            held.claim.set_result(DUPLICATE_SPOOLED if outcome.spooled else DUPLICATE)
-            return
         if outcome is None:
             held.claim.cancel()
+        elif outcome.kind is Kind.ACCEPTED:
+            held.claim.set_result(DUPLICATE_SPOOLED if outcome.spooled else DUPLICATE)
+            return
         else:
             held.claim.set_result(outcome)
-        known = outcome is not None and outcome.error_type != "AppendTimeout"
-        doubt = held.doubt if known else min(began, held.doubt or began)
-        if doubt is None:
-            del self._seen[key]
-        else:
-            # Cancelled is what tells that the next one is a first.
+        if outcome is not None and outcome.fate is not None:
             again: Claim = asyncio.get_running_loop().create_future()
-            again.cancel()
-            self._seen[key] = _Seen(held.until, again, doubt)
+            self._seen[key] = held._replace(claim=again)
+            outcome.fate.add_done_callback(partial(self._decided, key, began))
+        else:
+            self._free(key, None if outcome is not None and outcome.error_type != "AppendTimeout" else began)
 
-    async def outcome(self, first: Claim, event: Callable[[], object]) -> EventOutcome:
+    def _decided(self, key: Key, began: int, fate: asyncio.Future[Record | LogError]) -> None:
+        claim, outcome = self._seen[key].claim, fate.result()
+        if isinstance(outcome, Record):
+            claim.set_result(DUPLICATE)
+        else:
+            claim.cancel()
+            self._free(key, began if isinstance(outcome, AppendTimeout) else None)
+
+    def _free(self, key: Key, began: int | None) -> None:
+        """Have the next one be a first, and tell it of an attempt begun at `began` that may have been stored."""
+        held = self._seen[key]
+        doubts = [doubt for doubt in (held.doubt, began) if doubt is not None]
+        if not doubts:
+            del self._seen[key]
+            return
+        # Cancelled is what tells that the next one is a first.
+        again: Claim = asyncio.get_running_loop().create_future()
+        again.cancel()
+        self._seen[key] = _Seen(held.until, again, min(doubts))
+
+    async def outcome(self, first: Claim, event: Callable[[], object], timeout: float) -> EventOutcome:
         """Wait for the first event's outcome and return it for this one; `event` tells the event where it is told."""
-        await asyncio.wait([first])
+        await asyncio.wait([first], timeout=timeout)
+        if not first.done():
+            return _unknown(event, "it is not known yet whether an earlier event of this id is stored")
         if first.cancelled():
-            return EventOutcome(
-                Kind.FAILED, event(), "an earlier event of this id was given up", error_type="AppendTimeout", status=503
-            )
+            return _unknown(event, "an earlier event of this id was given up")
         outcome = first.result()
-        return outcome if outcome.kind is Kind.ACCEPTED else dataclasses.replace(outcome, event=event())
+        # Its fate is the first one's to follow.
+        return outcome if outcome.kind is Kind.ACCEPTED else dataclasses.replace(outcome, event=event(), fate=None)
+
+
+def _unknown(event: Callable[[], object], words: str) -> EventOutcome:
+    return EventOutcome(Kind.FAILED, event(), words, error_type="AppendTimeout", status=503)

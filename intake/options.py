@@ -38,3 +38,5 @@ class IntakeOptions:
     max_in_flight_bytes: int = 64 * 1024 * 1024
     deduplication_ids: int = 1_000_000
     """Ids remembered in all, where streams ask for it."""
+    produce_timeout: float = 20.0
+    """Seconds that an append may take, and that a repetition waits for what became of the first."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from eventstreams.errors import EventStreamsError
+from eventstreams.errors import AppendTimeout, EventStreamsError, LogError
+from eventstreams.records import Record
 
 RETRY_AFTER = 1.0
 """Seconds told to a producer when the log or our memory is full for the moment."""
@@ -38,6 +40,8 @@ class EventOutcome:
     """Acknowledged with the outcome of an earlier event of the same id, and not stored again."""
     spooled: bool = False
     """Kept on local disk until the log is back."""
+    fate: asyncio.Future[Record | LogError] | None = None
+    """What will tell whether a failed one is stored after all; see `AppendTimeout`."""
 
     def body(self) -> dict[str, Any]:
         """Return the item as an answer shows it."""
@@ -58,7 +62,8 @@ def failed(event: object, exc: EventStreamsError | str, error_type: str = "Error
     """Return the outcome of an event that could not be taken, through no fault against its schema."""
     if isinstance(exc, str):
         return EventOutcome(Kind.FAILED, event, exc, error_type=error_type)
-    return EventOutcome(Kind.FAILED, event, exc.message, error_type=type(exc).__name__, status=exc.status)
+    fate = exc.fate if isinstance(exc, AppendTimeout) else None
+    return EventOutcome(Kind.FAILED, event, exc.message, error_type=type(exc).__name__, status=exc.status, fate=fate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,11 @@ class BatchOutcome:
             for outcome in self.outcomes:
                 counts[outcome.kind] += outcome is not ACCEPTED
         object.__setattr__(self, "counts", counts)
+
+    @property
+    def undecided(self) -> Sequence[asyncio.Future[Record | LogError]]:
+        """What will tell of the failed ones that may be stored after all."""
+        return [outcome.fate for outcome in self.outcomes if outcome.fate is not None]
 
     @property
     def status(self) -> int:

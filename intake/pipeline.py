@@ -17,6 +17,7 @@ from typing import Any
 from eventstreams.catalog.streams import StreamCatalog
 from eventstreams.eventlog.base import EventLog
 from eventstreams.metrics import Metrics
+from eventstreams.records import Record
 from eventstreams.schemas.validation import Validators
 from intake.counting import Counting
 from intake.envelope import Caller
@@ -107,17 +108,21 @@ class Intake:
         self._spawn(self._submit_hasty(events, caller, reserved.hand_on()), "hasty events")
 
     async def _submit_hasty(self, events: list[Any], caller: Caller, reserved: Reservation) -> None:
-        with reserved:
-            lost = len(events)
-            try:
+        lost = len(events)
+        try:
+            with reserved:
                 batch = await self.submit(events, caller)
-                lost = batch.counts[Kind.FAILED]
-            finally:
-                if lost:
-                    self._lost(lost)
+            lost = len(batch.undecided)
+            self._lost(batch.counts[Kind.FAILED] - lost)
+            lost = await _not_stored(batch)
+        finally:
+            # Who is not waited for to the end is taken for lost.
+            self._lost(lost)
 
     def _lost(self, events: int) -> None:
         """Count lost hasty events; the log tells once in a while: while Kafka is away there are many."""
+        if not events:
+            return
         self._metrics.hasty_lost(events)
         self._untold += events
         if self._telling is None:
@@ -177,6 +182,14 @@ class Intake:
         if lost:
             self._metrics.error_events_lost(len(lost))
             logger.error("error events were lost", extra={"events": len(lost), "cause": lost[0].message[:500]})
+
+
+async def _not_stored(batch: BatchOutcome) -> int:
+    """Wait until the log has told of what it did not acknowledge in time; return how many are not stored."""
+    if not batch.undecided:
+        return 0
+    await asyncio.wait(batch.undecided)
+    return sum(not isinstance(fate.result(), Record) for fate in batch.undecided)
 
 
 def _now() -> int:

@@ -34,7 +34,7 @@ class SpoolOptions:
 
     directory: Path
     max_bytes: int = 1024**3
-    produce_timeout: float = 8.0
+    produce_timeout: float = 20.0
     """Seconds that an append may take: so long before it was kept a record may have been stored."""
 
 
@@ -86,14 +86,15 @@ class Spool:
     async def _keep(self, new: Sequence[NewRecord], numbers: Sequence[int], outcomes: list[Outcome]) -> bool:
         """Keep some of a batch's records and note what became of them; return whether they are kept."""
         records = [new[number] for number in numbers]
-        tried = [isinstance(outcomes[number], AppendTimeout) for number in numbers]
+        late = [outcome if isinstance(outcome := outcomes[number], AppendTimeout) else None for number in numbers]
+        tried = [one is not None for one in late]
         failure: LogError | None = None
         if self.store.size + sum(map(size_of, records)) > self.options.max_bytes:
             held, limit = self.store.size, self.options.max_bytes
             failure = SpoolFull(f"the log is away, and {held} bytes are kept already: at most {limit} are")
         elif records:
             try:
-                await self.store.put(records, tried)
+                await self.store.put(records, tried, [None if one is None else one.fate for one in late])
                 self.filled.set()
             except apsw.Error as exc:
                 reason = "the disk is full" if isinstance(exc, apsw.FullError) else str(exc)

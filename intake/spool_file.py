@@ -6,6 +6,7 @@ it was begun: it is looked for before it is sent again.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -17,8 +18,10 @@ from typing import NamedTuple
 
 import apsw
 
-from eventstreams.errors import ConfigurationError
-from eventstreams.records import NewRecord
+from eventstreams.errors import ConfigurationError, LogError
+from eventstreams.records import NewRecord, Record
+
+Fate = asyncio.Future[Record | LogError]
 
 FORMAT = 1
 SUFFIX = ".spool"
@@ -46,6 +49,8 @@ class Kept(NamedTuple):
     arrived: int
     tried: bool
     seq: int = 0
+    fate: Fate | None = None
+    """What will tell how the attempt ends, where this process has begun it. Not in the file."""
 
 
 class Held(NamedTuple):
@@ -76,12 +81,12 @@ class SpoolFile:
         self._db.execute(TABLES)
         self._db.pragma("user_version", FORMAT)
 
-    def put(self, kept: Sequence[Kept]) -> None:
-        """Write records behind what there is, all or none; they are on disk on return. Raises: apsw.Error."""
+    def put(self, kept: Sequence[Kept]) -> Sequence[int]:
+        """Write records behind what there is, all or none; on disk on return, of their numbers. Raises: apsw.Error."""
         rows = [(*_columns(one.record), one.arrived, one.tried) for one in kept]
         insert = "INSERT INTO records (topic, key, value, timestamp, arrived, tried) VALUES (?, ?, ?, ?, ?, ?)"
         with self._transaction():
-            self._db.executemany(insert, rows)
+            return [seq for (seq,) in self._db.executemany(f"{insert} RETURNING seq", rows)]
 
     def first(self, topic: str, limit: int, max_bytes: int) -> Sequence[Kept]:
         """Return a topic's oldest records, at most so many and so many bytes; one at least where there is one."""

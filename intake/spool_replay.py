@@ -1,7 +1,7 @@
 """Sending on what the spool keeps, when the log is back.
 
 Once: a record leaves the spool when the log has acknowledged it. Where an append was begun and its end is not known (a
-timeout, a crash), the log is searched before the record is sent again.
+timeout, a crash), the log is searched before the record is sent again; while it may still be told, it is waited for.
 """
 
 from __future__ import annotations
@@ -111,19 +111,31 @@ class Replay:
 
     async def _send(self, file: SpoolFile, kept: Sequence[Kept]) -> bool:
         """Send a topic's oldest records; return whether they went. Raises: LogError, apsw.Error."""
+        stored, kept = self._store.fates.sorted(file, kept)
+        if stored:
+            await self._store.forget(file, stored)
         kept = await self._without_stored(file, kept)
         if not kept:
-            return True
+            return bool(stored)
         await self._store.mark_tried(file, kept)
         outcomes = await self._spool.log.append([one.record for one in kept])
-        pairs = list(zip(kept, outcomes, strict=True))
-        stored = [one for one, outcome in pairs if isinstance(outcome, Record)]
-        refused = [(one, outcome.message) for one, outcome in pairs if isinstance(outcome, RecordTooLarge)]
-        await self._store.forget(file, stored, refused)
-        for outcome in outcomes:
-            if isinstance(outcome, LogError) and not isinstance(outcome, RecordTooLarge):
-                raise outcome
+        await self._note(file, list(zip(kept, outcomes, strict=True)))
         return True
+
+    async def _note(self, file: SpoolFile, sent: Sequence[tuple[Kept, Record | LogError]]) -> None:
+        """Forget what is stored or refused for good. Raises: LogError for the first of the others."""
+        stored = [one for one, outcome in sent if isinstance(outcome, Record)]
+        refused = [(one, outcome.message) for one, outcome in sent if isinstance(outcome, RecordTooLarge)]
+        failed = [
+            (one, outcome)
+            for one, outcome in sent
+            if isinstance(outcome, LogError) and not isinstance(outcome, RecordTooLarge)
+        ]
+        for one, outcome in failed:
+            self._store.fates.note(file, one.seq, outcome)
+        await self._store.forget(file, stored, refused)
+        if failed:
+            raise failed[0][1]
 
     async def _without_stored(self, file: SpoolFile, kept: Sequence[Kept]) -> Sequence[Kept]:
         """Forget those that the log holds already; return the others."""

@@ -15,7 +15,8 @@ import apsw
 
 from eventstreams.metrics import Metrics
 from eventstreams.records import NewRecord
-from intake.spool_file import Kept, SpoolFile, open_files, size_of
+from intake.spool_fates import Fates
+from intake.spool_file import Fate, Kept, SpoolFile, open_files, size_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class SpoolStore:
         self._events: dict[str, int] = {}
         self.size = 0
         """Bytes that are kept."""
+        self.fates = Fates()
         self._waiting: list[tuple[Sequence[Kept], asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -58,13 +60,13 @@ class SpoolStore:
         """Return how many events of a topic are kept, or being written."""
         return self._events.get(topic, 0)
 
-    async def put(self, new: Sequence[NewRecord], tried: Sequence[bool]) -> None:
-        """Keep records; on disk on return, all or none. Raises: apsw.Error.
+    async def put(self, new: Sequence[NewRecord], tried: Sequence[bool], fates: Sequence[Fate | None]) -> None:
+        """Keep records; on disk on return, all or none. `fates` tell how attempts of them end. Raises: apsw.Error.
 
         They are counted before they are written: what comes in between goes behind them.
         """
         now = time.time_ns() // 1_000_000
-        kept = [Kept(record, now, mark) for record, mark in zip(new, tried, strict=True)]
+        kept = [Kept(record, now, mark, fate=fate) for record, mark, fate in zip(new, tried, fates, strict=True)]
         self._add(kept, 1)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((kept, done))
@@ -79,7 +81,7 @@ class SpoolStore:
             batch, self._waiting = self._waiting, []
             error: apsw.Error | None = None
             try:
-                await self._run(partial(self._files[-1].put, [one for kept, _ in batch for one in kept]))
+                await self._run(partial(self._put, self._files[-1], [one for kept, _ in batch for one in kept]))
             except apsw.Error as exc:
                 error = exc
             for kept, done in batch:
@@ -90,6 +92,12 @@ class SpoolStore:
                     self._add(kept, -1)
                     done.set_exception(error)
             await self._tell_age()
+
+    def _put(self, file: SpoolFile, kept: Sequence[Kept]) -> None:
+        """Write, and have the fates known before anybody can read what is written: in the spool's thread."""
+        for one, seq in zip(kept, file.put(kept), strict=True):
+            if one.fate is not None:
+                self.fates.expect(file, seq, one.fate)
 
     async def first(self, topic: str) -> tuple[SpoolFile | None, Sequence[Kept]]:
         """Return a topic's oldest records and their file; None where they are only being written. Raises: apsw.Error"""
@@ -110,7 +118,9 @@ class SpoolStore:
     async def forget(self, file: SpoolFile, stored: Sequence[Kept], refused: Sequence[tuple[Kept, str]] = ()) -> None:
         """Let go what the log has; put aside what it refuses for good, with the reason. Raises: apsw.Error."""
         await self._run(partial(file.remove, stored, refused))
-        self._add([*stored, *(one for one, _ in refused)], -1)
+        gone = [*stored, *(one for one, _ in refused)]
+        self.fates.forget(file, gone)
+        self._add(gone, -1)
         self._metrics.spool_replayed(len(stored))
         if refused:
             self._metrics.spool_refused(len(refused))

@@ -39,6 +39,7 @@ class Storage:
         """Return what became of each, in their order, once all is settled."""
         if not any(one.plan.deduplication for one in prepared):
             return await self._store(prepared)
+        deadline = time.monotonic() + self.options.produce_timeout + SEARCH_SECONDS
         keys = {number: key for number, one in enumerate(prepared) if (key := self._key(one)) is not None}
         outcomes: dict[int, EventOutcome] = {}
         repeated, doubts, began = self._claim(prepared, keys)
@@ -51,7 +52,8 @@ class Storage:
             for number in keys.keys() - repeated.keys():
                 self._seen.settle(keys[number], outcomes.get(number), began)
         for number, first in repeated.items():
-            outcomes[number] = await self._seen.outcome(first, prepared[number].event)
+            left = max(0.0, deadline - time.monotonic())
+            outcomes[number] = await self._seen.outcome(first, prepared[number].event, left)
         return [outcomes[number] for number in range(len(prepared))]
 
     def _key(self, one: Prepared) -> Key | None:

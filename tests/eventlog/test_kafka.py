@@ -22,11 +22,14 @@ from eventstreams.errors import (
     UnknownTopic,
 )
 from eventstreams.eventlog.kafka.admin import Plan, TopicsAdmin, WantedTopic, plan
+from eventstreams.eventlog.kafka.lanes import SLICE, STALL_SECONDS
 from eventstreams.eventlog.kafka.log import KafkaLog, open_kafka
-from eventstreams.eventlog.kafka.options import KafkaOptions, properties
+from eventstreams.eventlog.kafka.options import PRODUCER, KafkaOptions, properties
 from eventstreams.eventlog.open import open_log
+from eventstreams.positions import Edge
 from eventstreams.records import NewRecord, Record, TopicPartition
 from tests.support.kafka import Broker, free_port
+from tests.support.oracle_log import values
 
 kafka = pytest.mark.kafka
 
@@ -119,8 +122,8 @@ async def test_new_partitions_are_seen(kafka_broker: Broker, log: KafkaLog, topi
     assert len(await log.partitions(topic)) == 1
     await TopicsAdmin(kafka_broker.servers, {}).grow(topic, 3)
     async with asyncio.timeout(30):
-        while len(await log.partitions(topic)) != 3:
-            log._known.clear()
+        while len((await log.describe([topic]))[topic].partitions) != 3:
+            pass
 
 
 @kafka
@@ -162,22 +165,121 @@ async def test_append_without_a_broker_ends_in_time(tmp_path: Path, kafka_broker
             assert isinstance((await log.append([NewRecord("t", b"early")]))[0], Record)
             await asyncio.to_thread(broker.kill)
             began = time.monotonic()
-            known, unseen = await asyncio.gather(
-                log.append([NewRecord("t", b"late")]), log.append([NewRecord(f"u{n}", b"late") for n in range(20)])
+            (sent,), unseen = await asyncio.gather(
+                log.append([NewRecord("t", b"sent")]), log.append([NewRecord(f"u{n}", b"late") for n in range(20)])
             )
             assert time.monotonic() - began < 5.5
-            assert isinstance(known[0], AppendTimeout | LogUnavailable)
             # Who cannot know whether there is such a topic has stored nothing.
             assert {type(outcome) for outcome in unseen} == {LogUnavailable}
-            # What was given up does not come later.
+            # What librdkafka has comes when the broker is back, and says so; what came behind it is never sent.
+            assert isinstance(sent, AppendTimeout)
+            assert sent.fate is not None
+            (held,) = await log.append([NewRecord("t", b"held")])
+            assert isinstance(held, LogUnavailable)
+            assert "was not sent" in held.message
             await asyncio.to_thread(broker.start)
             async with asyncio.timeout(30):
+                fate = await sent.fate
                 while not isinstance((await log.append([NewRecord("t", b"back")]))[0], Record):
                     pass
+            assert isinstance(fate, Record)
+            assert (fate.offset, fate.value) == (1, b"sent")
             block = await log.fetch(TopicPartition("t", 0), 0, 10, 2**20)
-            assert [record.value for record in block.records] == [b"early", b"back"]
+            assert [record.value for record in block.records] == [b"early", b"sent", b"back"]
     finally:
         broker.kill()
+
+
+@kafka
+async def test_what_is_held_while_the_broker_is_away_goes_in_order_when_it_is_back(
+    tmp_path: Path, kafka_broker: Broker
+) -> None:
+    broker = Broker(tmp_path / "broker")
+    broker.start()
+    try:
+        for topic in ("t", "unseen"):
+            await TopicsAdmin(broker.servers, {}).create(WantedTopic(topic, 1, 1))
+        async with open_kafka(KafkaOptions(broker.servers, produce_timeout=60.0)) as log:
+            assert isinstance((await log.append([NewRecord("t", b"0")]))[0], Record)
+            await asyncio.to_thread(broker.kill)
+            appends = [asyncio.create_task(log.append([NewRecord("t", b"1")]))]
+            await asyncio.wait(appends, timeout=STALL_SECONDS + 0.2)
+            count = 3 * SLICE
+            appends += [asyncio.create_task(log.append([NewRecord("t", b"%d" % n)])) for n in range(2, count)]
+            given_up = asyncio.create_task(log.append([NewRecord("t", b"given up")]))
+            appends += [asyncio.create_task(log.append([NewRecord("t", b"%d" % count)]))]
+            appends += [asyncio.create_task(log.append([NewRecord("unseen", b"1")]))]
+            await asyncio.wait(appends, timeout=0.1)
+            given_up.cancel()
+            await asyncio.to_thread(broker.start)
+            assert {type(outcome) for (outcome,) in await asyncio.gather(*appends)} == {Record}
+            found = [int(value) for _, value in await values(log, TopicPartition("t", 0))]
+            assert found == list(range(count + 1))
+    finally:
+        broker.kill()
+
+
+@kafka
+async def test_log_that_is_closed_gives_back_what_it_held(tmp_path: Path, kafka_broker: Broker) -> None:
+    broker = Broker(tmp_path / "broker")
+    broker.start()
+    try:
+        await TopicsAdmin(broker.servers, {}).create(WantedTopic("t", 1, 1))
+        async with open_kafka(KafkaOptions(broker.servers, produce_timeout=60.0)) as log:
+            assert isinstance((await log.append([NewRecord("t", b"0")]))[0], Record)
+            with broker.paused():
+                sent = asyncio.create_task(log.append([NewRecord("t", b"1")]))
+                await asyncio.wait([sent], timeout=STALL_SECONDS + 0.2)
+                held = asyncio.create_task(log.append([NewRecord("t", b"2")]))
+                await asyncio.wait([held], timeout=0.1)
+                closing = asyncio.create_task(log.aclose())
+                assert isinstance((await held)[0], LogUnavailable)
+            assert isinstance((await sent)[0], Record)
+            await closing
+        async with open_kafka(KafkaOptions(broker.servers)) as log:
+            assert [value for _, value in await values(log, TopicPartition("t", 0))] == [b"0", b"1"]
+    finally:
+        broker.kill()
+
+
+@kafka
+@pytest.mark.parametrize("partitioner", ["consistent_random", "murmur2_random"])
+async def test_keys_go_to_the_partitions_that_librdkafka_takes(
+    kafka_broker: Broker, topic: str, partitioner: str
+) -> None:
+    await TopicsAdmin(kafka_broker.servers, {}).grow(topic, 7)
+    given = {"bootstrap.servers": kafka_broker.servers, "partitioner": partitioner}
+    keys = [b"%d" % n for n in range(200)]
+    taken: dict[bytes, int] = {}
+
+    def produce() -> None:
+        producer = Producer(given)
+        for key in keys:
+            producer.produce(
+                topic, b"", key, on_delivery=lambda _, message: taken.setdefault(message.key(), message.partition())
+            )
+        producer.flush()
+
+    await asyncio.to_thread(produce)
+    async with open_kafka(KafkaOptions(kafka_broker.servers, {"partitioner": partitioner})) as log:
+        outcomes = await log.append([NewRecord(topic, b"", key) for key in keys])
+    assert {o.key: o.partition for o in outcomes if isinstance(o, Record)} == taken
+    assert len(set(taken.values())) == 7
+
+
+@kafka
+async def test_added_partitions_take_events_before_librdkafka_has_heard_of_them(
+    kafka_broker: Broker, log: KafkaLog, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventstreams.eventlog.kafka.log.GROWTH_SECONDS", 0.0)
+    assert isinstance((await log.append([NewRecord(topic, b"", b"x")]))[0], Record)
+    await TopicsAdmin(kafka_broker.servers, {}).grow(topic, 5)
+    used: set[int] = set()
+    async with asyncio.timeout(30):
+        while used != set(range(5)):
+            outcomes = await log.append([NewRecord(topic, b"", b"%d" % n) for n in range(50)])
+            assert {type(outcome) for outcome in outcomes} == {Record}
+            used |= {outcome.partition for outcome in outcomes if isinstance(outcome, Record)}
 
 
 @kafka
@@ -192,8 +294,11 @@ async def test_append_to_a_broker_that_stands_still_ends_in_time(tmp_path: Path,
                 began = time.monotonic()
                 (outcome,) = await log.append([NewRecord("t", b"late")])
                 assert time.monotonic() - began < 4.5
-                # It was on the wire: nobody knows.
+                # It was on the wire: nobody knows yet.
                 assert isinstance(outcome, AppendTimeout)
+            assert outcome.fate is not None
+            async with asyncio.timeout(30):
+                assert isinstance(await outcome.fate, Record)
     finally:
         broker.kill()
 
@@ -208,7 +313,24 @@ async def test_log_opened_without_a_broker_finds_it_later(tmp_path: Path, kafka_
         options = KafkaOptions(broker.servers, produce_timeout=4.0, may_be_away=True)
         async with open_kafka(options, open_timeout=0.5) as log:
             assert isinstance((await log.append([NewRecord("t", b"early")]))[0], LogUnavailable)
+            partition = TopicPartition("t", 0)
+            answers = await asyncio.gather(
+                log.partitions("t"),
+                log.resolve({partition: Edge.EARLIEST}),
+                log.extents([partition]),
+                log.fetch(partition, 0, 1, 1),
+                log.last_timestamp(partition, 1),
+                log.open_reader({partition: 0}),
+                log.check(1.0, ["t"]),
+                return_exceptions=True,
+            )
+            assert {type(answer) for answer in answers} == {LogUnavailable}
+            assert all(f"Kafka at {broker.servers} cannot be reached: " in str(answer) for answer in answers)
+            assert log.cluster == ""
             await asyncio.to_thread(broker.start)
+            async with asyncio.timeout(30):
+                await log.reached()
+            assert (await log.resolve({partition: Edge.EARLIEST})).cluster == log.cluster != ""
             async with asyncio.timeout(30):
                 while not isinstance((await log.append([NewRecord("t", b"back")]))[0], Record):
                     pass
@@ -219,12 +341,39 @@ async def test_log_opened_without_a_broker_finds_it_later(tmp_path: Path, kafka_
 @kafka
 async def test_producer_with_a_fatal_error_is_replaced(log: KafkaLog, topic: str) -> None:
     assert isinstance((await log.append([NewRecord(topic, b"1")]))[0], Record)
-    fail_for_good(log._writer._producer)
+    fail_for_good(log._writer._made[0])
     async with asyncio.timeout(10):
         while not isinstance((await log.append([NewRecord(topic, b"2")]))[0], Record):
             pass
     block = await log.fetch(TopicPartition(topic, 0), 0, 10, 2**20)
     assert [record.value for record in block.records] == [b"1", b"2"]
+
+
+@kafka
+async def test_what_a_replaced_producer_had_is_told_as_not_known_and_what_was_held_goes_on(
+    tmp_path: Path, kafka_broker: Broker
+) -> None:
+    broker = Broker(tmp_path / "broker")
+    broker.start()
+    try:
+        await TopicsAdmin(broker.servers, {}).create(WantedTopic("t", 1, 1))
+        async with open_kafka(KafkaOptions(broker.servers, produce_timeout=60.0)) as log:
+            assert isinstance((await log.append([NewRecord("t", b"0")]))[0], Record)
+            with broker.paused():
+                sent = asyncio.create_task(log.append([NewRecord("t", b"1")]))
+                await asyncio.wait([sent], timeout=STALL_SECONDS + 0.2)
+                held = asyncio.create_task(log.append([NewRecord("t", b"2"), NewRecord("t", b"3")]))
+                await asyncio.wait([held], timeout=0.1)
+                fail_for_good(log._writer._made[0])
+                (outcome,) = await sent
+                assert isinstance(outcome, AppendTimeout)
+                assert outcome.fate is None
+            assert [type(outcome) for outcome in await held] == [Record, Record]
+            found = [value for _, value in await values(log, TopicPartition("t", 0))]
+            assert [value for value in found if value != b"1"] == [b"0", b"2", b"3"]
+            assert found.count(b"1") <= 1
+    finally:
+        broker.kill()
 
 
 def fail_for_good(producer: object) -> None:
@@ -248,10 +397,17 @@ async def test_properties_that_librdkafka_refuses_are_named() -> None:
             pass
 
 
+def test_records_are_never_given_up_unless_the_operator_says_so() -> None:
+    ours = properties("h:1", {}, PRODUCER, kind="producer")
+    assert (ours["message.timeout.ms"], ours["enable.idempotence"]) == (0, True)
+    own = properties("h:1", {"delivery.timeout.ms": 9000}, PRODUCER, kind="producer")
+    assert list(own).index("delivery.timeout.ms") > list(own).index("message.timeout.ms")
+
+
 def test_secrets_are_read_from_files(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s3cret\n")
-    given = properties("h:1", {"sasl.password": {"file": str(tmp_path / "secret")}, "linger.ms": 9}, {"linger.ms": 1})
-    assert (given["sasl.password"], given["linger.ms"], given["bootstrap.servers"]) == ("s3cret", 9, "h:1")
+    given = properties("h:1", {"sasl.password": {"file": str(tmp_path / "secret")}})
+    assert (given["sasl.password"], given["bootstrap.servers"]) == ("s3cret", "h:1")
     for value, words in (({"file": "nowhere"}, "cannot be read"), ({"path": "x"}, "expected a value or")):
         with pytest.raises(ConfigurationError, match=words):
             properties("h:1", {"sasl.password": value})

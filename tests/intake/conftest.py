@@ -15,7 +15,6 @@ from starlette.types import ASGIApp
 from eventstreams.catalog.load import load_catalog
 from eventstreams.catalog.streams import StreamCatalog
 from eventstreams.eventlog.base import EventLog
-from eventstreams.eventlog.open import open_log
 from eventstreams.metrics import Metrics
 from eventstreams.records import Record
 from eventstreams.schemas.formats import formats
@@ -27,6 +26,7 @@ from intake.limits import RateLimits
 from intake.options import IntakeOptions
 from intake.pipeline import Intake
 from intake.spool import Spool
+from tests.support.topics import log_with
 
 META = {
     "type": "object",
@@ -81,6 +81,7 @@ STREAMS: dict[str, Any] = {
     "eventlogging_Thing": {"schema_title": "thing"},
     "errors": {"schema_title": "error"},
 }
+TOPICS = (*STREAMS, "job.any", "whatever", "dc1.things", "dc1.job.any")
 
 
 def thing(stream: str = "things", **fields: Any) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def open_intake(schemas: Path, catalog: StreamCatalog) -> Open:
         spool: Spool | None = None,
     ) -> AsyncIterator[Rig]:
         metrics = Metrics("test")
-        async with open_log("embedded::memory:") as memory:
+        async with log_with(*TOPICS) as memory:
             used = wrap(log or memory)
             validators = Validators(DirectoryRepository(schemas), formats("production"))
             streams = None if any_stream else catalog

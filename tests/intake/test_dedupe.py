@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from eventstreams.eventlog.open import open_log
 from intake.dedupe import Deduplication, Key
 from intake.options import IntakeOptions
 from intake.outcome import ACCEPTED, DUPLICATE, EventOutcome, Kind
-from tests.intake.conftest import Open, Rig, thing
+from tests.intake.conftest import TOPICS, Open, Rig, thing
 from tests.support.away import AwayLog
+from tests.support.topics import log_with
 
 
 @pytest.fixture
 def opened(open_intake: Open) -> Any:
     @asynccontextmanager
     async def opened(options: IntakeOptions | None = None) -> AsyncIterator[tuple[Rig, AwayLog]]:
-        async with open_log("embedded::memory:") as log:
+        async with log_with(*TOPICS) as log:
             away = AwayLog(log)
             async with open_intake(options, log=away) as rig:
                 rig.log = log
@@ -78,6 +78,38 @@ async def test_attempt_whose_end_is_not_known_is_looked_for(opened: Any, stored:
         assert sorted(event["meta"]["id"] for event in await rig.events("once")) == ["one", "three", "two"]
 
 
+@pytest.mark.parametrize("fate", ["stored", "refused", "unknown"])
+async def test_repetition_waits_for_what_becomes_of_the_first(opened: Any, fate: str) -> None:
+    async with opened() as (rig, log):
+        log.late = True
+        assert (await rig.post(once())).status_code == 503
+        log.late = False
+        repeated = asyncio.create_task(rig.post(once()))
+        done, _ = await asyncio.wait([repeated], timeout=0.1)
+        assert (len(done), len(log.open)) == (0, 1)
+        await log.decide(fate)
+        assert (await repeated).status_code == (201 if fate == "stored" else 503)
+        # What is not stored may be sent again, and is looked for first where nobody knows.
+        assert [(await rig.post(once())).status_code for _ in range(2)] == [201, 201]
+        assert len(await rig.events("once")) == 1
+
+
+async def test_repetition_is_answered_in_time_while_the_first_is_undecided(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intake.storing.SEARCH_SECONDS", 0.0)
+    async with opened(IntakeOptions(produce_timeout=0.05)) as (rig, log):
+        log.late = True
+        assert (await rig.post(once())).status_code == 503
+        log.late = False
+        answer = await rig.post([once(), once("two")])
+        assert answer.status_code == 207
+        assert "not known yet" in answer.json()["error"][0]["context"]["message"]
+        await log.decide("stored")
+        assert (await rig.post(once())).status_code == 201
+        assert sorted(event["meta"]["id"] for event in await rig.events("once")) == ["one", "two"]
+
+
 async def test_search_for_an_earlier_attempt_ends_in_time(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("intake.storing.SEARCH_SECONDS", 0.05)
     async with opened() as (rig, log):
@@ -115,10 +147,20 @@ async def test_ids_under_way_are_not_forgotten() -> None:
     assert seen.claim(Key("s", "b"), 10.0) == (None, None)
     waiting, _ = seen.claim(Key("s", "a"), 10.0)
     assert waiting is not None
-    outcome = asyncio.create_task(seen.outcome(waiting, dict))
+    outcome = asyncio.create_task(seen.outcome(waiting, dict, 60.0))
     seen.settle(Key("s", "a"), ACCEPTED, 0)
     seen.settle(Key("s", "b"), ACCEPTED, 0)
     assert await outcome is DUPLICATE
+
+
+async def test_ids_behind_one_that_is_under_way_are_forgotten_all_the_same() -> None:
+    seen = Deduplication(10)
+    seen.claim(Key("s", "first"), 10.0)
+    for number in range(1000):
+        seen.claim(Key("s", str(number)), 10.0)
+        seen.settle(Key("s", str(number)), ACCEPTED, 0)
+    assert len(seen) <= 12
+    assert seen.claim(Key("s", "first"), 10.0)[0] is not None
 
 
 async def test_duplicate_of_an_event_that_was_given_up_is_told_so() -> None:
@@ -127,7 +169,7 @@ async def test_duplicate_of_an_event_that_was_given_up_is_told_so() -> None:
     waiting, _ = seen.claim(Key("s", "a"), 10.0)
     assert waiting is not None
     seen.settle(Key("s", "a"), None, 5)
-    outcome: EventOutcome = await seen.outcome(waiting, dict)
+    outcome: EventOutcome = await seen.outcome(waiting, dict, 60.0)
     assert (outcome.kind, outcome.status) == (Kind.FAILED, 503)
     # The next one is told since when the log may hold it.
     assert seen.claim(Key("s", "a"), 10.0) == (None, 5)

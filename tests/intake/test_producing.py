@@ -32,6 +32,7 @@ from intake.options import IntakeOptions
 from tests.intake.conftest import Open, Rig, thing
 from tests.support.away import AwayLog
 from tests.support.processes import ROOT, IntakeProcess
+from tests.support.topics import make_topics
 
 COMMAND = [sys.executable, "-c", "from eventstreams.cli import main; main()", "produce"]
 Answer = Callable[[int], Response | None]
@@ -240,7 +241,7 @@ async def test_producer_outlives_a_killed_intake(tmp_path: Path) -> None:
         json.dumps({"$schema": "/test/event/1.0.0", "meta": {"stream": "test.event", "id": f"id-{n}"}, "test": "x"})
         for n in range(300)
     ]
-    log = f"embedded:{tmp_path / 'events.db'}"
+    log = await make_topics(tmp_path / "events.db", "test.event")
     intake = IntakeProcess(log)
     await intake.start()
     host, port = intake.address

@@ -15,19 +15,19 @@ import pytest
 
 from eventstreams.errors import ConfigurationError, LogUnavailable, RecordTooLarge, UnknownTopic
 from eventstreams.eventlog.base import EventLog
-from eventstreams.eventlog.open import open_log
 from eventstreams.metrics import Metrics
 from eventstreams.records import NewRecord, Record, TopicPartition
 from intake.spool import SPOOLED, Spool, SpoolOptions
 from intake.spool_file import Kept, SpoolFile, open_files
 from intake.spool_replay import open_spool
-from tests.intake.conftest import Open, Rig, thing
+from tests.intake.conftest import TOPICS, Open, Rig, thing
 from tests.support.away import AwayLog
+from tests.support.topics import log_with
 
 
 @pytest.fixture
 async def log() -> AsyncIterator[AwayLog]:
-    async with open_log("embedded::memory:") as opened:
+    async with log_with("t", "other", "nowhere") as opened:
         yield AwayLog(opened)
 
 
@@ -113,6 +113,23 @@ async def test_append_that_may_have_been_stored_is_looked_for_before_it_is_sent_
         log.silent = False
         await until(lambda: not held.store.topics)
         assert await values(log) == [1, 2]
+
+
+@pytest.mark.parametrize("fate", ["stored", "refused", "unknown"])
+async def test_append_whose_end_is_open_is_not_sent_again_beside_it(log: AwayLog, spool: Opened, fate: str) -> None:
+    async with spool() as (held, metrics):
+        log.late = True
+        assert await held.append([record(1)]) == [SPOOLED]
+        log.late = False
+        assert await held.append([record(2)]) == [SPOOLED]
+        # The replay goes round, and sends neither: the second is behind the first.
+        before = log.checks
+        await until(lambda: log.checks >= before + 3)
+        assert (await values(log), len(log.open)) == ([], 1)
+        await log.decide(fate)
+        await until(lambda: not held.store.topics)
+        assert await values(log) == [1, 2]
+        assert sample(metrics, "eventstreams_spool_replayed_events_total") == 2
 
 
 def left_behind(folder: Path, kept: list[Kept]) -> SpoolFile:
@@ -226,7 +243,7 @@ async def test_file_of_another_format_is_refused(spool: Opened, tmp_path: Path) 
 def spooling(open_intake: Open, tmp_path: Path) -> Callable[..., Any]:
     @asynccontextmanager
     async def opened() -> AsyncIterator[tuple[Rig, AwayLog]]:
-        async with open_log("embedded::memory:") as log:
+        async with log_with(*TOPICS) as log:
             away = AwayLog(log)
             options = SpoolOptions(tmp_path / "spool", 10_000, 1.0)
             async with (

@@ -13,7 +13,6 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventstreams.eventlog.open import open_log
 from eventstreams.metrics import Metrics
 from eventstreams.records import NewRecord, Record
 from intake.spool import SPOOLED, Spool, SpoolOptions
@@ -21,14 +20,16 @@ from intake.spool_replay import Replay
 from intake.spool_store import SpoolStore
 from tests.support.away import AwayLog
 from tests.support.oracle_log import values
+from tests.support.topics import log_with
 
 TOPICS = ("a", "b")
 
 ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("append"), st.lists(st.sampled_from(TOPICS), min_size=1, max_size=5)),
-        st.tuples(st.just("log"), st.sampled_from(("here", "away", "silent", "lost", "hangs"))),
+        st.tuples(st.just("log"), st.sampled_from(("here", "away", "silent", "lost", "hangs", "late"))),
         st.tuples(st.just("crash"), st.integers(0, 8)),
+        st.tuples(st.just("decide"), st.sampled_from(("stored", "refused", "unknown"))),
         st.tuples(st.just("turns"), st.integers(0, 30)),
     ),
     max_size=40,
@@ -54,6 +55,8 @@ class World:
     async def crash(self, turns: int) -> None:
         """End as a process does that is killed, after so many turns of the loop: nothing is put in order."""
         await self.turns(turns)
+        # The client ends with the process: what was under way comes to be stored at once, or never.
+        await self.log.decide("stored" if turns % 2 else "refused")
         self._replaying.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._replaying
@@ -75,7 +78,7 @@ class World:
             await asyncio.sleep(0)
 
     def be(self, how: str) -> None:
-        for name in ("away", "silent", "lost", "hangs"):
+        for name in ("away", "silent", "lost", "hangs", "late"):
             setattr(self.log, name, how == name)
 
     async def append(self, topics: list[str]) -> None:
@@ -97,7 +100,7 @@ class World:
 
 
 async def scenario(actions: list[tuple[str, object]], folder: Path) -> None:
-    async with open_log("embedded::memory:") as memory:
+    async with log_with(*TOPICS) as memory:
         world = World(AwayLog(memory), folder)
         await world.start()
         for action, given_to in actions:
@@ -109,6 +112,8 @@ async def scenario(actions: list[tuple[str, object]], folder: Path) -> None:
                 await world.append(given_to)
             elif action == "log":
                 world.be(str(given_to))
+            elif action == "decide":
+                await world.log.decide(str(given_to))
             elif action == "crash":
                 assert isinstance(given_to, int)
                 await world.crash(given_to)

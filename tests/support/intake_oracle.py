@@ -15,10 +15,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
@@ -31,6 +32,7 @@ from tests.support.posting import Poster
 from tests.support.processes import IntakeProcess
 
 TOPICS = {"rig.busy": 3, "rig.steady": 1}
+STREAM = {"schema_title": "rig/numbered", "message_key_fields": {"producer": "producer"}}
 PRODUCE_TIMEOUT = 4.0
 GRACE = 4.0
 """Seconds beyond the deadline in which an answer must come, on a machine with other things to do."""
@@ -46,15 +48,14 @@ PROPERTIES = {
 }
 
 
-def write_configuration(folder: Path) -> Sequence[str]:
+def write_configuration(folder: Path, streams: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
     """Write a schema and streams; return the settings that name them."""
     schema = folder / "schemas" / "rig" / "numbered" / "1.0.0"
     schema.parent.mkdir(parents=True)
     schema.write_bytes(orjson.dumps({"title": "rig/numbered", "type": "object", "properties": PROPERTIES}))
-    stream = {"schema_title": "rig/numbered", "message_key_fields": {"producer": "producer"}}
-    streams = folder / "streams.yaml"
-    streams.write_bytes(orjson.dumps(dict.fromkeys(TOPICS, stream)))
-    return f"streams={streams}", f"schemas={folder / 'schemas'}"
+    path = folder / "streams.yaml"
+    path.write_bytes(orjson.dumps(streams))
+    return f"streams={path}", f"schemas={folder / 'schemas'}"
 
 
 @dataclass
@@ -118,7 +119,11 @@ class Rig:
         self._rng = random.Random(seed)
         self._place = KafkaPlace(folder)
         self._spool = spool
-        settings = [*write_configuration(folder), f"intake.produce_timeout={PRODUCE_TIMEOUT}", "log_level=error"]
+        settings = [
+            *write_configuration(folder, dict.fromkeys(TOPICS, STREAM)),
+            f"intake.produce_timeout={PRODUCE_TIMEOUT}",
+            "log_level=error",
+        ]
         settings += [f"intake.spool={folder / 'spool'}"] if spool else []
         self.intake = IntakeProcess(self._place.url, *settings)
         topics = tuple(TOPICS)

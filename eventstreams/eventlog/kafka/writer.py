@@ -1,4 +1,8 @@
-"""Appends to Kafka: one idempotent producer, delivery confirmed by all in-sync replicas.
+"""Appends to Kafka: by idempotent producers, delivery confirmed by all in-sync replicas.
+
+librdkafka never gives a record up: one that it gave up while a leader is elected would have it send again, under a new
+epoch of the producer, what other requests have under way, and that is stored twice. So the deadline is ours alone, and
+`lanes` bounds what is in librdkafka's hands when it passes.
 
 Delivery reports are served on the event loop, each millisecond while records are under way. librdkafka calls back
 record by record: on a thread of its own each call would wait for the interpreter's lock, up to five milliseconds each
@@ -10,27 +14,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from eventstreams.errors import AppendTimeout, LogError, LogFull, LogUnavailable
-from eventstreams.eventlog.kafka.errors import translated
+from eventstreams.errors import AppendTimeout, LogFull, LogRefused, LogUnavailable
+from eventstreams.eventlog.kafka.batch import Batch, Outcome
+from eventstreams.eventlog.kafka.errors import REFUSED, refusal
+from eventstreams.eventlog.kafka.lanes import ANY_PARTITION, Kind, Lane, Lanes
 from eventstreams.eventlog.kafka.options import Properties
 from eventstreams.records import NewRecord, Record
-
-Outcome = Record | LogError
 
 logger = logging.getLogger(__name__)
 
 FLUSH_TIMEOUT = 10.0
-"""Longer than librdkafka may hold a record: what it still has then is not to be delivered."""
+"""For what librdkafka still has when the log is closed: about an election's time. Its producers have their answers."""
 
+PURGE_TIMEOUT = 1.0
+"""In which librdkafka should have told of what it is made to give up."""
 
 POLL_SECONDS = 0.001
 """Between looks for delivery reports while records are under way."""
@@ -38,134 +41,172 @@ POLL_SECONDS = 0.001
 IDLE_SECONDS = 0.1
 """The same while there are none: errors of the producer are told then too."""
 
+RELEASE_SECONDS = 0.005
+"""Between looks whether held records may go."""
 
-class _Batch:
-    """The outcomes of one append, filled in by delivery reports: on the loop, or as a producer is ended, beside it."""
-
-    __slots__ = ("_left", "_loop", "_thread", "new", "reports", "settled")
-
-    def __init__(self, new: Sequence[NewRecord], loop: asyncio.AbstractEventLoop) -> None:
-        self.new = new
-        self.reports: list[Any] = [None] * len(new)
-        """librdkafka's message where a record is stored, else the error; None while neither."""
-        self._left = len(new)
-        self._loop = loop
-        self._thread = threading.get_ident()
-        self.settled: asyncio.Future[None] = loop.create_future()
-
-    def settle(self, number: int, error: Any, message: Any) -> None:
-        """Note what became of a record; the last one wakes who waits."""
-        self.reports[number] = message if error is None else error
-        self._left -= 1
-        if self._left:
-            return
-        if threading.get_ident() == self._thread:
-            _resolve(self.settled)
-        else:
-            self._loop.call_soon_threadsafe(_resolve, self.settled)
-
-    def outcomes(self, late: LogError) -> list[Outcome]:
-        """Return the outcomes in the records' order; `late` for those that are not known."""
-        return [
-            late if report is None else _outcome(report, record)
-            for report, record in zip(self.reports, self.new, strict=True)
-        ]
-
-
-def _outcome(report: Any, record: NewRecord) -> Outcome:
-    if isinstance(report, LogError):
-        return report
-    if isinstance(report, KafkaError):
-        return translated(report, record.topic)
-    return Record(record.topic, report.partition(), report.offset(), report.timestamp()[1], record.value, record.key)
+CLOSED = "the event log is closed"
 
 
 class KafkaWriter:
-    """One producer at a time, served by the loop that opened it. `open` it on that loop before use.
+    """Served by the loop that opened it; `open` it on that loop before use.
 
-    A producer that has met a fatal error (its idempotence cannot go on: fenced, or refused) is replaced: it would
-    refuse every record for good.
+    A producer for each kind of record, see `lanes`. When one has met a fatal error (its idempotence cannot go on:
+    fenced, or refused) all are replaced: it would refuse every record for good. What they had under way is then told as
+    not known.
     """
 
-    def __init__(self, properties: Properties) -> None:
+    def __init__(self, properties: Properties, count: Callable[[str], int]) -> None:
         self._properties = properties
-        self._producer: Producer | None = None
+        self._count = count
+        self._made: Sequence[Producer] = ()
+        """By kind."""
+        self._broken: list[Producer] = []
+        self._lanes = Lanes(count)
         self._fatal = False
+        self._refusal: int | None = None
+        """The code with which the last producers were refused for good; until one has stored something."""
         self._closed = False
         self._pending = 0
+        self._turn = 0
+        self._waiting: dict[Lane, None] = {}
+        """The lanes that hold records."""
+        self._next_release = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._serving: asyncio.TimerHandle | None = None
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="kafka close")
 
     def open(self) -> None:
-        """Make the producer; connects in the background. Raises: LogUnavailable for properties that it refuses."""
+        """Make the producers; they connect later, beside. Raises: LogUnavailable for properties that are refused."""
         try:
-            self._producer = Producer(self._properties)
+            self._made = [Producer(self._properties) for _ in Kind]
         except KafkaException as exc:
             raise LogUnavailable(f"no Kafka producer: {exc}") from exc
+        self._lanes = Lanes(self._count)
         self._fatal = False
         if self._serving is None:
             # Kept: on Python 3.11 each asking for the running loop is a system call.
             self._loop = asyncio.get_running_loop()
             self._serve(self._loop)
 
-    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve delivery reports, and come again."""
-        self._poll()
-        self._serving = loop.call_later(POLL_SECONDS if self._pending else IDLE_SECONDS, self._serve, loop)
-
-    def _poll(self) -> None:
-        producer = self._producer
-        assert producer is not None
-        try:
-            producer.poll(0)
-        except KafkaException as exc:
-            # A fatal error is told by raising, once.
-            self._note(producer, exc.args[0])
-
-    def _note(self, producer: Producer, error: KafkaError) -> None:
-        """Have a producer replaced that can't go on."""
-        if producer is self._producer and (error.fatal() or error.code() == KafkaError._FATAL):
-            logger.error("the Kafka producer met a fatal error and is replaced", extra={"cause": error.str()})
-            self._fatal = True
-
     async def append(self, new: Sequence[NewRecord], timeout: float) -> Sequence[Outcome]:
         """Append records of topics that exist; see `EventLog.append`. Returns after `timeout` seconds at most."""
         loop = self._loop
-        if self._producer is None or self._closed or loop is None:
-            return [LogUnavailable("the event log is closed")] * len(new)
+        if not self._made or self._closed or loop is None:
+            return [LogUnavailable(CLOSED)] * len(new)
         if not new:
             return []
-        if self._fatal:
-            self._replace(self._producer)
-        batch = _Batch(new, loop)
+        batch = Batch(new, loop)
         self._pending += 1
-        late = loop.call_later(timeout, _resolve, batch.settled)
+        late = loop.call_later(timeout, batch.end)
         try:
-            self._send(self._producer, batch)
+            self._send(batch, loop.time())
             self._hurry(loop)
-            # A caller that goes leaves the records to their fate: they are on their way.
+            # A caller that goes leaves to their fate the records that librdkafka has: they are on their way.
             await batch.settled
         finally:
+            batch.over = True
             late.cancel()
             self._pending -= 1
-        return batch.outcomes(AppendTimeout(f"no acknowledgement in {timeout:.1f} s"))
+        outcomes = batch.outcomes(timeout)
+        if self._refusal is None:
+            return outcomes
+        if any(isinstance(outcome, Record) for outcome in outcomes):
+            self._refusal = None
+            return outcomes
+        return list(map(self._refused, new, outcomes))
 
-    def _send(self, producer: Producer, batch: _Batch) -> None:
+    def _refused(self, record: NewRecord, outcome: Outcome) -> Outcome:
+        """Tell of the rights: who may write to no topic gets no producer's number, and its records just go."""
+        if self._refusal is None or not isinstance(outcome, LogUnavailable | AppendTimeout):
+            return outcome
+        if isinstance(outcome, AppendTimeout) and outcome.fate is not None:
+            return outcome
+        return LogRefused(refusal(self._refusal, record.topic, "WRITE"), topic=record.topic, errno=self._refusal)
+
+    def _send(self, batch: Batch, now: float) -> None:
+        lanes = self._lanes
+        self._turn = turn = self._turn + 1
         for number, record in enumerate(batch.new):
+            lane = lanes.lane(record, turn, now)
+            if lane.turn != turn:
+                lane.enter(turn, now)
+            if lane.shut or not lane.takes(len(record.value)):
+                self._hold(lane, batch, number)
+            else:
+                self._hand_over(lane, batch, number)
+
+    def _hold(self, lane: Lane, batch: Batch, number: int) -> None:
+        lane.hold(batch, number)
+        lane.shut = True
+        self._waiting[lane] = None
+
+    def _hand_over(self, lane: Lane, batch: Batch, number: int, *, anywhere: bool = False) -> None:
+        try:
+            lane.produce(self._made[lane.kind], batch, number, ANY_PARTITION if anywhere else lane.partition)
+        except BufferError:
+            batch.settle(number, LogFull("Local: Queue full"))
+        except KafkaException as exc:
+            error = exc.args[0]
+            self._note(error)
+            if self._fatal:
+                # The next producer takes it.
+                self._hold(lane, batch, number)
+            elif error.code() == KafkaError._UNKNOWN_PARTITION and not anywhere:
+                # The topic has grown, which librdkafka has not heard of.
+                self._hand_over(lane, batch, number, anywhere=True)
+            else:
+                batch.settle(number, error)
+
+    # -- delivery reports
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve delivery reports, hand over what was held, and come again."""
+        try:
+            self._poll()
+            if self._fatal and not self._closed:
+                self._replace()
+            now = loop.time()
+            if self._waiting and now >= self._next_release:
+                self._next_release = now + RELEASE_SECONDS
+                self._release(now)
+        finally:
+            self._serving = loop.call_later(POLL_SECONDS if self._pending else IDLE_SECONDS, self._serve, loop)
+
+    def _poll(self) -> None:
+        for producer in self._producers():
             try:
-                producer.produce(
-                    record.topic,
-                    record.value,
-                    record.key,
-                    timestamp=record.timestamp or 0,
-                    on_delivery=partial(batch.settle, number),
-                )
-            except BufferError:
-                batch.settle(number, LogFull("Local: Queue full"), None)
+                producer.poll(0)
             except KafkaException as exc:
-                self._note(producer, exc.args[0])
-                batch.settle(number, exc.args[0], None)
+                # A fatal error is told by raising, once.
+                if producer not in self._broken:
+                    self._note(exc.args[0])
+
+    def _producers(self) -> Sequence[Producer]:
+        return [*self._made, *self._broken]
+
+    def _note(self, error: KafkaError) -> None:
+        """Have the producer replaced where it can't go on."""
+        if not self._fatal and (error.fatal() or error.code() == KafkaError._FATAL):
+            logger.error("the Kafka producer met a fatal error and is replaced", extra={"cause": error.str()})
+            self._fatal = True
+            self._refusal = error.code() if error.code() in REFUSED else None
+
+    def _release(self, now: float) -> None:
+        for lane in list(self._waiting):
+            for _ in range(lane.room(now)):
+                batch, number = lane.held[0]
+                if not batch.over and not lane.takes(len(batch.new[number].value)):
+                    break
+                lane.held.popleft()
+                if not batch.over:
+                    batch.reports[number] = None
+                    self._hand_over(lane, batch, number)
+                if self._fatal:
+                    # It was held again: it is still the first.
+                    lane.held.rotate(1)
+                    return
+            if not lane.held:
+                del self._waiting[lane]
 
     def _hurry(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look for delivery reports soon, where the next look was to be an idle one."""
@@ -173,34 +214,71 @@ class KafkaWriter:
             self._serving.cancel()
             self._serving = loop.call_later(POLL_SECONDS, self._serve, loop)
 
-    def _replace(self, broken: Producer) -> None:
+    # -- ends
+
+    def _replace(self) -> None:
+        """Go on with new producers; what the broken ones have is given up, which their reports say."""
+        broken, held = self._made, self._waiting
         self.open()
-        self._aside.submit(_end, broken, 0.0)
+        self._waiting = {}
+        for old in held:
+            lane = self._lanes.place(old.topic.name, old.partition)
+            lane.held.extend(old.held)
+            self._waiting[lane] = None
+        self._broken += broken
+        for producer in broken:
+            self._aside.submit(_purge, producer).add_done_callback(partial(self._purged, producer))
+
+    def _purged(self, broken: Producer, _: object = None) -> None:
+        """Let it go once its last reports have come; called beside the loop."""
+        loop = self._loop
+        assert loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            loop.call_soon_threadsafe(loop.call_later, PURGE_TIMEOUT, self._let_go, broken)
+
+    def _let_go(self, broken: Producer) -> None:
+        if self._closed:
+            return
+        if len(broken):
+            # Somebody waits for what it has to tell.
+            self._purged(broken)
+        else:
+            # Beside the loop: the end of a producer waits for its threads.
+            self._aside.submit(self._broken.remove, broken)
 
     async def aclose(self) -> None:
-        """Deliver what is under way, then stop. Idempotent."""
-        producer = self._producer
-        if producer is None or self._closed:
+        """Give back what is held, have delivered what librdkafka has, then stop. Idempotent."""
+        if not self._made or self._closed:
             return
         self._closed = True
+        for lane in self._waiting:
+            for batch, number in lane.held:
+                batch.settle(number, LogUnavailable(CLOSED))
+        self._waiting.clear()
         self._pending += 1  # until all is delivered the looks are frequent
-        deadline = time.monotonic() + FLUSH_TIMEOUT
-        while len(producer) and time.monotonic() < deadline:
-            self._poll()
-            await asyncio.sleep(POLL_SECONDS)
+        await self._drained(FLUSH_TIMEOUT)
+        loop = asyncio.get_running_loop()
+        ended = list(self._producers())
+        await loop.run_in_executor(self._aside, lambda: [*map(_purge, ended)])
+        await self._drained(PURGE_TIMEOUT)
         if self._serving is not None:
             self._serving.cancel()
-        await asyncio.get_running_loop().run_in_executor(self._aside, _end, producer, 1.0)
+        self._made = ()
+        self._broken.clear()
+        # Beside the loop: the end of a producer waits for its threads.
+        await loop.run_in_executor(self._aside, ended.clear)
         self._aside.shutdown(wait=False)
 
+    async def _drained(self, seconds: float) -> None:
+        """Return when librdkafka has told of all it had, or when time is over."""
+        assert self._loop is not None
+        deadline = self._loop.time() + seconds
+        while self._loop.time() < deadline and any(map(len, self._producers())):
+            self._poll()
+            await asyncio.sleep(POLL_SECONDS)
 
-def _end(producer: Producer, seconds: float) -> None:
-    """Have what is left told as not delivered, so that nobody waits for it."""
+
+def _purge(producer: Producer) -> None:
+    """Have it tell what it has as not delivered."""
     with contextlib.suppress(KafkaException):
         producer.purge()
-        producer.flush(seconds)
-
-
-def _resolve(settled: asyncio.Future[None]) -> None:
-    if not settled.done():
-        settled.set_result(None)
