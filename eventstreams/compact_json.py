@@ -13,4 +13,9 @@ def compact(value: Any, option: int | None = None) -> bytes:
     orjson writes into a buffer with up to 11 KB to spare and leaves it behind the result, for as long as that lives:
     a thousand events of 1 KB would hold 12 MB. A copy of what was written costs 0.1 us.
     """
-    return b"%b" % orjson.dumps(value, option=option)
+    return copied(orjson.dumps(value, option=option))
+
+
+def copied(written: bytes) -> bytes:
+    """Return bytes of exact size; see `compact`."""
+    return b"%b" % written

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 RECENT_BYTES = 1024 * 1024
 """Chunks that a group keeps for members a little behind."""
 
+CHUNK_BYTES = 200
+"""What a chunk costs beside its letters and its ids."""
+
 
 class Shape(NamedTuple):
     """What two subscriptions must have in common to be sent the same bytes; `filter_key` None is no filter."""
@@ -50,6 +53,11 @@ class Chunk(NamedTuple):
     body: bytes
     seq: int
     ids: EventIds
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of memory that it takes."""
+        return len(self.body) + CHUNK_BYTES + self.ids.size
 
 
 class Group:
@@ -158,9 +166,9 @@ class Group:
     def keep(self, chunk: Chunk) -> None:
         """Remember a chunk for members a little behind; the oldest go first."""
         self.recent.append(chunk)
-        self.recent_bytes += len(chunk.body)
+        self.recent_bytes += chunk.size
         while self.recent_bytes > RECENT_BYTES and len(self.recent) > 1:
-            self.recent_bytes -= len(self.recent.popleft().body)
+            self.recent_bytes -= self.recent.popleft().size
             self.first_recent += 1
 
     def forget_recent(self) -> None:

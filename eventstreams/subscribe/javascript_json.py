@@ -21,14 +21,14 @@ MAX_DEPTH = 254
 
 
 def has_duplicate_keys(value: bytes) -> bool:
-    """Whether any object of this JSON text names a key twice; the original refuses such events."""
+    """Whether any object of this JSON text, read as `lenient` does, names a key twice; the original refuses those."""
 
     def check(pairs: list[tuple[str, Any]]) -> None:
         if len({name for name, _ in pairs}) != len(pairs):
             raise _DuplicateKeyError
 
     try:
-        json.loads(value, object_pairs_hook=check)
+        json.loads(value.decode("utf-8-sig", "replace"), object_pairs_hook=check, parse_int=integer)
     except _DuplicateKeyError:
         return True
     except (ValueError, RecursionError):

@@ -81,7 +81,7 @@ async def test_blocks_hold_at_most_their_bytes_or_one_block_and_large_events_mak
             assert blocks.bytes <= most
         end = await blocks.get(A, count)
         assert end.next_offset == count
-        blocks.forget(A)
+        blocks.forget(A.topic)
         assert blocks.bytes == 0
         await blocks.aclose()
 

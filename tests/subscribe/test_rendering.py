@@ -7,11 +7,12 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eventstreams.metrics import Metrics
 from eventstreams.records import Record, TopicPartition
+from eventstreams.subscribe import javascript_json
 from eventstreams.subscribe.javascript_json import MAX_DEPTH, javascript_number
 from eventstreams.subscribe.redaction import Redaction, Rule
 from eventstreams.subscribe.rendering import Item, Renderer
@@ -65,6 +66,13 @@ def test_record_goes_out_as_the_event_that_javascript_would_write(value: bytes, 
         b'{"meta":0}',
         b'{"n":{"k":1,"k":1}}',
         b'[{"k":1,"k":2}]',
+        b'{"a":1,"a":1,"n":1E6,"meta":{"x":1}}',
+        b'{"a":1,"\\u0061":1,"meta":{"x":1}}',
+        b'{"a":1,"a":1,"s":"\\u0022\\u0022","meta":{"x":1}}',
+        b'{"a":{"b":[{"c":1,"c":1}]},"n":1E6,"meta":{"x":1}}',
+        b'{"a":1,"a":1,"big":%b,"meta":{"x":1}}' % (b"7" * 5000),
+        b'{"a":1,"a":1,"s":"\xff","meta":{"x":1}}',
+        b'{"s":"}","s":"}","meta":{"topic":"t","partition":1,"offset":7}}',
         nested(MAX_DEPTH + 1),
         nested(5000),
         nested(MAX_DEPTH + 1, b"[", b"]"),
@@ -121,3 +129,64 @@ def test_large_number_is_written_as_the_nearest_double(value: float) -> None:
     assert float(orjson.loads(text)) == nearest
     assert javascript_number(-value) == b"-" + text
     assert (b"e+" in text) == (nearest >= 1e21)
+
+
+NUMBERS = ("1", "0", "-0", "1.0", "1E6", "1e-7", "10.50", "18446744073709551616", "9007199254740993", "1e21", "0.1e1")
+LETTERS = 'a"\\/é\u2028'
+blanks = st.sampled_from(("", "", "", "", " ", "\n"))
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> str:
+    """A string as JSON text, each letter written in one of the ways there are."""
+    letters = draw(st.text(LETTERS, max_size=2))
+    ways = {'"': ['\\"'], "\\": ["\\\\"], "/": ["/", "\\/"]}
+    return '"' + "".join(draw(st.sampled_from([*ways.get(c, [c]), f"\\u{ord(c):04x}"])) for c in letters) + '"'
+
+
+@st.composite
+def objects(draw: st.DrawFn, values: st.SearchStrategy[str], more: str = "") -> str:
+    """An object as JSON text, some of its keys the same."""
+    members = draw(st.lists(st.tuples(texts(), blanks, blanks, values), max_size=3))
+    inner = [f"{name}{before}:{after}{value}" for name, before, after, value in members] + [more] * bool(more)
+    return "{" + draw(blanks) + ",".join(draw(st.permutations(inner))) + "}"
+
+
+values = st.recursive(
+    st.sampled_from((*NUMBERS, "true", "null")) | texts(),
+    lambda inner: objects(inner) | st.lists(inner, max_size=2).map(lambda some: "[" + ",".join(some) + "]"),
+    max_leaves=4,
+)
+NAMES = ("topic", "partition", "offset", "key", "dt")
+metas = st.lists(st.tuples(st.sampled_from(NAMES), values), max_size=3).map(
+    lambda members: "{" + ",".join(f'"{name}":{value}' for name, value in members) + "}"
+)
+events = st.one_of(objects(values), metas.flatmap(lambda meta: objects(values, f'"meta":{meta}')))
+
+
+class TwiceError(Exception):
+    pass
+
+
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise TwiceError
+    return dict(pairs)
+
+
+@settings(max_examples=500, deadline=None)
+@given(events, st.none() | st.binary(min_size=1, max_size=3), st.booleans())
+@example('{"a":1,"a":1,"n":1E6,"meta":{"x":1}}', None, False)
+def test_event_is_skipped_when_and_only_when_a_key_is_there_twice(text: str, key: bytes | None, even: bool) -> None:
+    """Also where lengths tell nothing: `even` fills up with blanks what the members that are gone took."""
+    if even:
+        text = text.ljust(len(orjson.dumps(orjson.loads(text))))
+    line = rendered(text.encode(), key)
+    try:
+        event = json.loads(text, object_pairs_hook=once_each)
+    except TwiceError:
+        assert line == b""
+        return
+    event.setdefault("meta", {})
+    event["meta"] |= PLACE | ({"key": {"type": "Buffer", "data": list(key)}} if key else {})
+    assert json.loads(line) == json.loads(javascript_json.dump(event))
