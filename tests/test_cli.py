@@ -14,7 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from eventstreams.eventlog.embedded.log import open_embedded
+from eventstreams.records import TopicPartition
 from tests.support.kafka import Broker
+from tests.support.topics import make_topics
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-c", "from eventstreams.cli import main; main()"]
@@ -121,7 +124,7 @@ async def apply_test_stream(folder: Path, url: str, topic: str) -> Path:
 
 
 async def test_produced_events_are_shown_by_tail(tmp_path: Path) -> None:
-    log = ("--set", f"log=embedded:{tmp_path / 'events.db'}")
+    log = ("--set", f"log={await make_topics(tmp_path / 'events.db', 'test.event')}")
     intake = await start("intake", *log, *FREE_PORTS)
     (url,) = await urls_of(intake, 1)
     lines = [GOOD % f"id-{number}" for number in range(250)]
@@ -150,6 +153,59 @@ async def test_produced_events_are_shown_by_tail(tmp_path: Path) -> None:
     assert "Invalid streams: nope" in error
     gateway.send_signal(signal.SIGTERM)
     await asyncio.wait_for(gateway.wait(), 30)
+
+
+async def test_topic_that_is_not_there_is_answered_500_until_it_is_applied(tmp_path: Path) -> None:
+    streams = tmp_path / "streams.yaml"
+    streams.write_text("{test.event: {schema_title: test/event}, test.other: {schema_title: test/event}}")
+    path = tmp_path / "events.db"
+    given = ("--set", f"log={await make_topics(path, 'test.other')}", "--set", f"streams={streams}")
+    intake = await start("intake", *given, *FREE_PORTS)
+    (url,) = await urls_of(intake, 1)
+    here = {"$schema": "/test/event/1.0.0", "meta": {"stream": "test.event"}, "test": "x"}
+    other = {**here, "meta": {"stream": "test.other"}}
+    async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+        answer = await http.post("/v1/events", json=here)
+        assert answer.status_code == 500
+        assert "there is no topic 'test.event': eventstreams streams apply" in answer.text
+        mixed = await http.post("/v1/events", json=[here, other])
+        assert mixed.status_code == 207
+        assert [error["event"]["meta"]["stream"] for error in mixed.json()["error"]] == ["test.event"]
+        async with open_embedded(str(path)) as log:
+            assert await log.partitions("test.event") == []
+            assert (await log.extents([TopicPartition("test.other", 0)]))[TopicPartition("test.other", 0)].end == 1
+        _, out, _ = await run("streams", "apply", *given)
+        assert "1 topics made" in out
+        assert (await http.post("/v1/events", json=[here, other])).status_code == 201
+    intake.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(intake.wait(), 30)
+
+
+async def test_log_in_memory_has_the_topics_of_the_configuration() -> None:
+    intake = await start("intake", *MEMORY, "--set", "intake.topic_prefix=dc1.", *FREE_PORTS)
+    (url,) = await urls_of(intake, 1)
+    code, _, error = await run("produce", "--url", url, stdin=GOOD % "a")
+    assert (code, error) == (0, "1 accepted, 0 refused\n")
+    intake.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(intake.wait(), 30)
+
+
+async def test_dev_makes_the_topics_that_its_events_need(tmp_path: Path) -> None:
+    streams = tmp_path / "streams.yaml"
+    streams.write_text("{test.event: {schema_title: test/event}, errors: {schema_title: error}}")
+    path = tmp_path / "events.db"
+    settings = (f"log=embedded:{path}", f"streams={streams}", "intake.topic_prefix=dc1.", "intake.error_stream=errors")
+    given = [part for setting in settings for part in ("--set", setting)]
+    process = await start("dev", *given, *FREE_PORTS)
+    _, url = await urls_of(process, 2)
+    code, _, error = await run("produce", "--url", url, stdin=GOOD % "a" + GOOD.replace('"x"', "1") % "b")
+    assert (code, error.splitlines()[-1]) == (1, "1 accepted, 1 refused")
+    process.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(process.wait(), 30)
+    async with open_embedded(str(path)) as log:
+        for topic in ("dc1.test.event", "dc1.errors"):
+            assert (await log.extents([TopicPartition(topic, 0)]))[TopicPartition(topic, 0)].end >= 1
+        assert await log.partitions("mediawiki.recentchange") == []
 
 
 async def test_produce_says_how_to_go_on_when_intake_stays_away() -> None:
@@ -225,7 +281,7 @@ async def test_events_go_through_kafka_from_a_post_to_a_stream(tmp_path: Path, k
 
 
 async def test_intake_without_a_broker_ends_with_a_sentence() -> None:
-    code, _, error = await run("intake", "--set", "log=kafka://127.0.0.1:1", *FREE_PORTS)
+    code, _, error = await run("intake", "--set", "log=kafka://127.0.0.1:1", "--set", "log_wait=0", *FREE_PORTS)
     assert code == 2
     assert "Kafka at 127.0.0.1:1 cannot be reached" in error.splitlines()[-1]
 

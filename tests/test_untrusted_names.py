@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.support.processes import CommandProcess, GatewayProcess, IntakeProcess
+from tests.support.topics import make_topics
 
 MARK = "qqmark"
 HOSTILE = f'{MARK}\r\nX-{MARK}: 1\n{{"level": "{MARK}"}}\x00\x1b[2J\u2028\u0085"}}\\'
@@ -97,7 +98,7 @@ async def test_nothing_of_a_request_to_the_gateway_becomes_a_label_a_header_or_a
 
 async def test_nothing_of_a_request_to_intake_becomes_a_label_a_header_or_a_line(tmp_path: Path) -> None:
     errors = tmp_path / "errors"
-    intake = IntakeProcess(f"embedded:{tmp_path / 'events.db'}", "log_level=info")
+    intake = IntakeProcess(await make_topics(tmp_path / "events.db", "test.event"), "log_level=info")
     good = {"$schema": "/test/event/1.0.0", "meta": {"stream": "test.event"}, "test": "hello"}
     events = [
         {**good, "meta": {"stream": HOSTILE}},

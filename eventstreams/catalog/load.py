@@ -199,7 +199,8 @@ def _problems(name: str, settings: Any) -> Iterator[tuple[tuple[str, ...], str]]
     if not isinstance(settings, dict):
         yield (), f"stream {name}: expected settings by name, found {_shown(settings)}"
         return
-    made = [prefix + name for prefix in _names(settings.get("topic_prefixes")) if isinstance(prefix, str)] or [name]
+    prefixes = settings.get("topic_prefixes")
+    made = [prefix + name for prefix in prefixes] if prefixes and _is_names(prefixes) else [name]
     plain = NAME.fullmatch(name) is not None and not name.startswith("/")
     if plain and settings.get("topics") is None and not all(map(TOPIC.fullmatch, made)):
         yield (), f"stream {_shown(name)}: its name is no topic's, expected topics"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -43,6 +43,16 @@ class StreamConfig:
     def is_pattern(self) -> bool:
         """Whether the name is a regular expression between slashes that stands for many streams."""
         return len(self.name) > 2 and self.name[0] == self.name[-1] == "/"
+
+
+def topics_to_make(streams: Iterable[StreamConfig], prefix: str) -> Mapping[str, TopicSettings]:
+    """Return the topics that streams are read from and that intake appends to; `prefix` is put before its names."""
+    return {
+        topic: stream.topic_settings
+        for stream in streams
+        if not stream.is_pattern and stream.alias_of is None
+        for topic in (*stream.topics, *((prefix + stream.name,) if prefix else ()))
+    }
 
 
 class StreamCatalog:

@@ -100,7 +100,7 @@ def records(rng: random.Random, timestamp: int, count: int) -> list[NewRecord]:
 
 
 async def run(log: EventLog, per_second: float, intake_url: str) -> None:
-    """Send events at this rate until cancelled; first append the last ten minutes', where the log holds none."""
+    """Send events at this rate until cancelled; first append the last ten minutes', where the topics hold none."""
     rng = random.Random()
     await _append_history(log, rng)
     async with Producer(intake_url) as producer:
@@ -117,8 +117,7 @@ async def run(log: EventLog, per_second: float, intake_url: str) -> None:
 
 async def _append_history(log: EventLog, rng: random.Random) -> None:
     partitions = [partition for stream in SHARES for partition in await log.partitions(stream)]
-    extents = await log.extents(partitions) if partitions else {}
-    if any(extent.end for extent in extents.values()):
+    if not partitions or any(extent.end for extent in (await log.extents(partitions)).values()):
         return
     now = time.time_ns() // 1_000_000
     for second in range(HISTORY_SECONDS, 0, -1):

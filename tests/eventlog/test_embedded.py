@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventstreams.errors import ConfigurationError, LogUnavailable
+from eventstreams.errors import ConfigurationError, LogUnavailable, UnknownTopic
 from eventstreams.eventlog.embedded import storage
 from eventstreams.eventlog.embedded.log import EmbeddedOptions, open_embedded
 from eventstreams.eventlog.open import open_log
@@ -26,7 +26,7 @@ P = TopicPartition("t", 0)
 
 WRITER = """
 import asyncio, sys
-from eventstreams.eventlog.embedded.log import open_embedded
+from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.records import NewRecord
 
 async def main():
@@ -65,10 +65,21 @@ async def test_log_survives_a_restart_with_its_cluster(tmp_path: Path) -> None:
     path = str(tmp_path / "events.db")
     async with open_embedded(path) as log:
         cluster = log.cluster
+        await log.create_topic("t")
         await log.append([NewRecord("t", b"a", b"k", 5)])
     async with open_embedded(path) as log:
         assert log.cluster == cluster
         assert (await log.fetch(P, 0, 9, 99)).records == [Record("t", 0, 0, 5, b"a", b"k")]
+
+
+async def test_topic_that_another_process_made_takes_records_at_once(tmp_path: Path) -> None:
+    path = str(tmp_path / "events.db")
+    async with open_embedded(path) as log, open_embedded(path) as other:
+        (refused,) = await log.append([NewRecord("t", b"a", None, 1)])
+        assert isinstance(refused, UnknownTopic)
+        assert await log.partitions("t") == []
+        await other.create_topic("t")
+        assert await log.append([NewRecord("t", b"a", None, 1)]) == [Record("t", 0, 0, 1, b"a", None)]
 
 
 async def test_newer_format_is_refused(tmp_path: Path) -> None:
@@ -78,7 +89,7 @@ async def test_newer_format_is_refused(tmp_path: Path) -> None:
     connection = apsw.Connection(path)
     connection.pragma("user_version", 99)
     connection.close()
-    with pytest.raises(ConfigurationError, match="has format 99; this version reads up to 1"):
+    with pytest.raises(ConfigurationError, match="has format 99; this version reads up to 2"):
         async with open_embedded(path):
             pass
 
@@ -106,6 +117,7 @@ def test_open_log_says_what_it_expects(url: str) -> None:
 
 async def test_full_disk_stores_nothing_of_a_batch_and_later_appends_work(tmp_path: Path) -> None:
     async with open_embedded(str(tmp_path / "events.db")) as log:
+        await log.create_topic("t")
         await log.append([NewRecord("t", b"first")])
         connection = log._connections[0]
         pages = connection.pragma("page_count")
@@ -123,6 +135,7 @@ async def test_full_disk_stores_nothing_of_a_batch_and_later_appends_work(tmp_pa
 async def test_retention_by_bytes_keeps_the_newest(tmp_path: Path) -> None:
     options = EmbeddedOptions(retention_bytes=250)
     async with open_embedded(str(tmp_path / "events.db"), options) as log:
+        await log.create_topic("t")
         await log.append([NewRecord("t", b"x" * 100) for _ in range(10)])
         await log.expire()
         assert (await log.extents([P]))[P] == (8, 10)
@@ -130,6 +143,7 @@ async def test_retention_by_bytes_keeps_the_newest(tmp_path: Path) -> None:
 
 async def test_retention_by_age_goes_by_the_time_of_appending(tmp_path: Path) -> None:
     async with open_embedded(str(tmp_path / "events.db"), EmbeddedOptions(retention_age=3600.0)) as log:
+        await log.create_topic("t")
         await log.append([NewRecord("t", b"recorded long ago", None, 1)])
         await log.expire()
         assert (await log.extents([P]))[P] == (0, 1)
@@ -161,6 +175,8 @@ def expected(timestamps: Sequence[int], earliest: int, wanted: int) -> int:
 
 async def test_reader_takes_turns_between_partitions() -> None:
     async with open_embedded(":memory:") as log:
+        await log.create_topic("t")
+        await log.create_topic("u")
         await log.append([NewRecord("t", b"", None, n) for n in range(20)])
         await log.append([NewRecord("u", b"", None, 1)])
         reader = await log.open_reader({P: 0, TopicPartition("u", 0): 0})
@@ -220,3 +236,42 @@ async def test_what_is_fresh_is_what_a_fetch_gives_and_is_left_to_the_threads_wi
     async with open_embedded(":memory:") as memory:
         await memory.create_topic("a")
         assert memory.fetch_fresh(first, 0, 10, 1000) is None
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_file_that_is_removed_or_replaced_is_told_and_not_served(tmp_path: Path, replaced: bool) -> None:
+    path = tmp_path / "events.db"
+    async with open_embedded(str(path)) as log:
+        await log.create_topic("a")
+        path.rename(tmp_path / "away.db")
+        if replaced:
+            path.write_bytes(b"another")
+        said = ""
+        async with asyncio.timeout(30):
+            while not said:
+                await asyncio.sleep(0.01)
+                try:
+                    await log.partitions("a")
+                except LogUnavailable as exc:
+                    said = exc.message
+        assert f"{path} was removed or replaced" in said
+        (outcome,) = await log.append([NewRecord("a", b"{}")])
+        assert isinstance(outcome, LogUnavailable)
+
+
+async def test_file_of_an_older_format_is_brought_up(tmp_path: Path) -> None:
+    path = str(tmp_path / "events.db")
+    async with open_embedded(path) as log:
+        await log.create_topic("a", 2)
+        await log.append([NewRecord("a", b"{}", b"k", 7)])
+    connection = apsw.Connection(path)
+    connection.execute("ALTER TABLE partitions DROP COLUMN identity")
+    connection.pragma("user_version", 1)
+    connection.close()
+    async with open_embedded(path) as log:
+        described = (await log.describe(["a"]))["a"]
+        assert described.identity
+        assert [partition.partition for partition in described.partitions] == [0, 1]
+        assert sum(extent.end for extent in (await log.extents(described.partitions)).values()) == 1
+        await log.create_topic("a", 3)
+        assert (await log.describe(["a"]))["a"] == (described.identity, [*described.partitions, ("a", 2)])

@@ -22,12 +22,12 @@ from typing import TypeVar
 import apsw
 
 from eventstreams.errors import ConfigurationError, LogError, LogUnavailable
-from eventstreams.eventlog.base import Block, Extent
+from eventstreams.eventlog.base import Block, Extent, TopicDescription
 from eventstreams.eventlog.embedded import queries, storage
 from eventstreams.eventlog.embedded.bell import Bell, listening
 from eventstreams.eventlog.embedded.reader import EmbeddedReader
 from eventstreams.eventlog.embedded.writer import EmbeddedWriter
-from eventstreams.positions import Cursor, Next, Position
+from eventstreams.positions import NO_IDENTITIES, Cursor, Next, Position
 from eventstreams.records import NewRecord, Record, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -45,14 +45,16 @@ LOOK_ANYWAY = 1.0
 
 CHECKPOINT_PAGES = 4000
 
+CHECK_SECONDS = 1.0
+"""How long it counts that something could be written: each try is a synced write."""
+
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedOptions:
-    """Retention by the time of appending (seconds) and by each partition's bytes; partitions of a new topic."""
+    """Retention by the time of appending (seconds) and by each partition's bytes."""
 
     retention_age: float = 7 * 86400.0
     retention_bytes: int = 4 * 1024**3
-    partitions: int = 1
 
 
 class EmbeddedLog:
@@ -75,7 +77,12 @@ class EmbeddedLog:
         self._bell: asyncio.Future[None] | None = None
         self._others: Bell | None = None
         self._closed = False
+        self._file: tuple[int, int] | None = None
+        """Device and inode of the file that is open."""
+        self._file_is_gone = False
         self._lock: int | None = None
+        self._checking: tuple[float, asyncio.Task[None] | None] = 0.0, None
+        """When it was last tried to write something, and what came of it."""
 
     # -- open and close
 
@@ -83,15 +90,14 @@ class EmbeddedLog:
         """Open the file, and the threads. Raises: ConfigurationError."""
         connection = self._connect()
         if self._shared:
+            self._file = _file_at(self.path)
             self._others = Bell(self.path)
             self._own = self._connect()
             self._own.set_busy_timeout(0)
         self.cluster = storage.cluster(connection)
         connection.wal_autocheckpoint(CHECKPOINT_PAGES)
         tell_others = self._others.ring if self._others is not None else _no_others
-        self._writer = EmbeddedWriter(
-            connection, self._turn, partitions=self.options.partitions, tell_others=tell_others, ring=self.ring
-        )
+        self._writer = EmbeddedWriter(connection, self._turn, tell_others=tell_others, ring=self.ring)
         self._writer.start()
 
     def _connect(self) -> apsw.Connection:
@@ -143,6 +149,7 @@ class EmbeddedLog:
 
         def look() -> None:
             nonlocal version
+            self._look_at_file()
             now = connection.pragma("data_version")
             if now != version:
                 version = now
@@ -154,15 +161,33 @@ class EmbeddedLog:
                 await asyncio.sleep(LOOK_ANYWAY if told else POLL_OTHERS)
                 look()
 
+    def _look_at_file(self) -> None:
+        """Notice that the file was removed, or another one put in its place.
+
+        SQLite goes on with what it has open, which nobody else sees and which is gone with this process.
+        """
+        if not self._file_is_gone and _file_at(self.path) != self._file:
+            logger.error("the log's file was removed or replaced", extra={"path": self.path})
+            self._file_is_gone = True
+
+    def _check_usable(self) -> None:
+        """Raises: LogUnavailable."""
+        if self._closed:
+            raise LogUnavailable("the event log is closed")
+        if self._file_is_gone:
+            raise LogUnavailable(f"log file {self.path} was removed or replaced: start this process again")
+
     # -- writing
 
     async def append(self, new: Sequence[NewRecord]) -> Sequence[Record | LogError]:
-        """Append in one transaction, together with what others append meanwhile: all stored, or none."""
+        """Append in one transaction, together with what others append meanwhile: all stored, or none.
+
+        But for those whose topic is not there: they are left out. See `EventLog`.
+        """
         if not new:
             return []
-        if self._closed:
-            return [LogUnavailable("the event log is closed")] * len(new)
         try:
+            self._check_usable()
             return await self._writer.append(new)
         except LogError as exc:
             return [exc] * len(new)
@@ -171,9 +196,14 @@ class EmbeddedLog:
         """Make a topic; one that is there gets the partitions that it lacks."""
         await self._writer.run(lambda connection: storage.create_topic(connection, topic, partitions))
 
+    async def delete_topic(self, topic: str) -> None:
+        """Remove a topic with its records. One that is made under this name later has another identity."""
+        await self._writer.run(lambda connection: storage.delete_topic(connection, topic))
+        self.ring()
+
     async def delete_before(self, partition: TopicPartition, offset: int) -> None:
         """Remove the records of a partition below an offset."""
-        partition_id = (await self._row(partition))[0]
+        partition_id = (await self.read(lambda connection: queries.known(connection, partition))).id
         await self._writer.run(lambda connection: storage.delete_before(connection, partition_id, offset))
 
     async def expire(self) -> None:
@@ -220,23 +250,29 @@ class EmbeddedLog:
             except apsw.Error as exc:
                 raise storage.unavailable(exc) from exc
 
-        if self._closed:
-            raise LogUnavailable("the event log is closed")
+        self._check_usable()
         return await asyncio.get_running_loop().run_in_executor(self._reads, run)
 
-    async def _row(self, partition: TopicPartition) -> tuple[int, int, int]:
-        return await self.read(lambda connection: queries.known(connection, partition))
+    async def describe(self, topics: Collection[str]) -> Mapping[str, TopicDescription]:
+        """Return those of the topics that there are; see `EventLog`."""
+
+        def query(connection: apsw.Connection) -> dict[str, TopicDescription]:
+            found = ((topic, storage.describe(connection, topic)) for topic in topics)
+            return {topic: one for topic, one in found if one is not None}
+
+        return await self.read(query)
 
     async def partitions(self, topic: str) -> Sequence[TopicPartition]:
         """Return a topic's partitions, ascending; empty when there is no such topic."""
-        numbers = await self.read(lambda connection: storage.partition_numbers(connection, topic))
-        return [TopicPartition(topic, number) for number in numbers]
+        found = (await self.describe([topic])).get(topic)
+        return found.partitions if found else []
 
     async def extents(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Extent]:
         """Return what each partition holds now."""
 
         def query(connection: apsw.Connection) -> dict[TopicPartition, Extent]:
-            return {p: Extent(*queries.known(connection, p)[1:]) for p in partitions}
+            rows = {partition: queries.known(connection, partition) for partition in partitions}
+            return {partition: Extent(row.earliest, row.next) for partition, row in rows.items()}
 
         return await self.read(query)
 
@@ -248,22 +284,28 @@ class EmbeddedLog:
 
         return Cursor(await self.read(query), cluster=self.cluster)
 
-    async def fetch(self, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
-        """Return the records with start <= offset < stop, at once."""
-        return await self.read(lambda connection: queries.fetch(connection, partition, start, stop, max_bytes))
+    async def fetch(
+        self, partition: TopicPartition, start: int, stop: int, max_bytes: int, identity: str = ""
+    ) -> Block:
+        """Return the records with start <= offset < stop, at once; see `EventLog`."""
+        return await self.read(
+            lambda connection: queries.fetch(connection, partition, start, stop, max_bytes, identity)
+        )
 
-    def fetch_fresh(self, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block | None:
+    def fetch_fresh(
+        self, partition: TopicPartition, start: int, stop: int, max_bytes: int, identity: str = ""
+    ) -> Block | None:
         """Return what `fetch` does, from this thread; None where that would have to wait for others.
 
         For a few records just appended, which the system holds in memory: a thread would cost several times the
         query, in switches alone.
 
-        Raises: UnknownTopic, OffsetOutOfRange, LogUnavailable.
+        Raises: UnknownTopic, TopicReplaced, OffsetOutOfRange, LogUnavailable.
         """
-        if self._own is None or self._closed:
+        if self._own is None or self._closed or self._file_is_gone:
             return None
         try:
-            return queries.fetch(self._own, partition, start, stop, max_bytes)
+            return queries.fetch(self._own, partition, start, stop, max_bytes, identity)
         except (apsw.BusyError, apsw.LockedError):
             return None
         except apsw.Error as exc:
@@ -275,25 +317,56 @@ class EmbeddedLog:
         def query(connection: apsw.Connection) -> int | None:
             row = connection.execute(
                 'SELECT timestamp FROM records WHERE partition = ? AND "offset" < ? ORDER BY "offset" DESC LIMIT 1',
-                (queries.known(connection, partition)[0], before),
+                (queries.known(connection, partition).id, before),
             ).fetchone()
             return None if row is None else int(row[0])
 
         return await self.read(query)
 
-    async def open_reader(self, offsets: Mapping[TopicPartition, int]) -> EmbeddedReader:
-        """Open a reader at these offsets."""
+    async def open_reader(
+        self, offsets: Mapping[TopicPartition, int], identities: Mapping[str, str] = NO_IDENTITIES
+    ) -> EmbeddedReader:
+        """Open a reader at these offsets; see `EventLog`."""
         reader = EmbeddedReader(self)
-        await reader.assign(offsets)
+        await reader.assign(offsets, identities)
         return reader
 
-    async def check(self, timeout: float) -> None:
-        """Return when the log can be read."""
+    async def reached(self) -> None:
+        """Return at once: a file is there, or it was not opened."""
+
+    async def check(self, timeout: float, topics: Collection[str] | None = None, *, writing: bool = False) -> None:
+        """Return when the log can be read and, where `writing`, written to; its topics are all in one file."""
         try:
             async with asyncio.timeout(timeout):
                 await self.read(lambda connection: connection.execute("SELECT 1 FROM partitions LIMIT 1").get)
+                if writing:
+                    await self._writable()
         except TimeoutError as exc:
             raise LogUnavailable(f"the event log did not answer within {timeout} s") from exc
+
+    async def _writable(self) -> None:
+        """Write something, for all who ask within `CHECK_SECONDS` once. Raises: LogUnavailable."""
+        began, checking = self._checking
+        if checking is None or (checking.done() and time.monotonic() - began >= CHECK_SECONDS):
+            checking = asyncio.create_task(self._writer.run(storage.write_something), name="log check")
+            checking.add_done_callback(_take)
+            self._checking = time.monotonic(), checking
+        await asyncio.shield(checking)
+
+
+def _take(checking: asyncio.Task[None]) -> None:
+    """Have an error count as seen: who asked may have gone."""
+    if not checking.cancelled():
+        checking.exception()
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    """Return device and inode of what is at a path; None where nothing is."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _no_others() -> None:

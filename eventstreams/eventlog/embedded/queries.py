@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import apsw
 
-from eventstreams.errors import OffsetOutOfRange, UnknownTopic
+from eventstreams.errors import OffsetOutOfRange, TopicReplaced, UnknownTopic
 from eventstreams.eventlog.base import Block
 from eventstreams.eventlog.embedded import storage
 from eventstreams.positions import AtOffset, AtTime, Edge, Position
@@ -14,30 +14,37 @@ FETCH_ROWS = 4096
 """Rows one fetch takes at the most, so that read transactions stay short."""
 
 
-def known(connection: apsw.Connection, partition: TopicPartition) -> tuple[int, int, int]:
-    """Return (id, earliest, next) of a partition. Raises: UnknownTopic."""
+def known(connection: apsw.Connection, partition: TopicPartition) -> storage.PartitionRow:
+    """Return the row of a partition. Raises: UnknownTopic."""
     row = storage.partition_row(connection, partition)
     if row is None:
-        raise UnknownTopic(f"no partition {partition.partition} of topic {partition.topic!r} in the log")
+        raise UnknownTopic(f"no partition {partition.partition} of topic {partition.topic!r} in the log").at(partition)
     return row
 
 
-def fetch(connection: apsw.Connection, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
-    """Read a block on this connection. Raises: UnknownTopic, OffsetOutOfRange."""
+def fetch(
+    connection: apsw.Connection, partition: TopicPartition, start: int, stop: int, max_bytes: int, identity: str
+) -> Block:
+    """Read a block on this connection; see `EventLog.fetch`. Raises: UnknownTopic, TopicReplaced, OffsetOutOfRange."""
     with connection:
-        # One read transaction: what retention removes meanwhile is either all here or out of range.
-        block = _fetch(connection, partition, start, stop, max_bytes)
+        # One read transaction: what retention removes meanwhile is either all here or out of range, and what is here
+        # is of one topic.
+        block = _fetch(connection, partition, start, stop, max_bytes, identity)
     return block  # noqa: RET504 - a return within the context is one that mypy takes for swallowed
 
 
-def _fetch(connection: apsw.Connection, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
-    partition_id, earliest, end = known(connection, partition)
-    if start < earliest:
-        raise OffsetOutOfRange(partition, start, earliest)
+def _fetch(
+    connection: apsw.Connection, partition: TopicPartition, start: int, stop: int, max_bytes: int, identity: str
+) -> Block:
+    row = known(connection, partition)
+    if identity and row.identity != identity:
+        raise TopicReplaced(partition.topic).at(partition)
+    if start < row.earliest:
+        raise OffsetOutOfRange(partition, start, row.earliest)
     topic, number = partition
     records: list[Record] = []
     size, new = 0, tuple.__new__
-    for offset, timestamp, value, key in storage.select(connection, partition_id, start, stop, FETCH_ROWS):
+    for offset, timestamp, value, key in storage.select(connection, row.id, start, stop, FETCH_ROWS):
         # Deliberate: what Record(...) does, without its Python.
         records.append(new(Record, (topic, number, offset, timestamp, value, key)))
         size += len(value)
@@ -45,19 +52,19 @@ def _fetch(connection: apsw.Connection, partition: TopicPartition, start: int, s
             return Block(records, offset + 1)
     if len(records) == FETCH_ROWS:
         return Block(records, records[-1].offset + 1)
-    return Block(records, max(start, min(stop, end)))
+    return Block(records, max(start, min(stop, row.next)))
 
 
 def offset_of(connection: apsw.Connection, partition: TopicPartition, position: Position) -> int:
     """Return the next offset at a position. Raises: UnknownTopic."""
-    partition_id, earliest, end = known(connection, partition)
+    row = known(connection, partition)
     match position:
         case AtOffset(offset):
             return offset
         case AtTime(timestamp):
-            found = storage.offset_at_time(connection, partition_id, timestamp)
-            return end if found is None else found
+            found = storage.offset_at_time(connection, row.id, timestamp)
+            return row.next if found is None else found
         case Edge.EARLIEST:
-            return earliest
+            return row.earliest
         case _:
-            return end
+            return row.next

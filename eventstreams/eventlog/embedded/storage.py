@@ -7,18 +7,20 @@ offset, so that the first record at or after a time is one index look-up, howeve
 
 from __future__ import annotations
 
+import base64
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast
 
 import apsw
 
-from eventstreams.errors import ConfigurationError, LogUnavailable
+from eventstreams.errors import ConfigurationError, LogError, LogUnavailable, UnknownTopic
+from eventstreams.eventlog.base import TopicDescription
 from eventstreams.records import NewRecord, Record, TopicPartition
 
-FORMAT = 1
+FORMAT = 2
 """Rises when a file of an older version could not be read any more."""
 
 BUSY_TIMEOUT_MS = 10_000
@@ -32,7 +34,7 @@ CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE partitions (
   id INTEGER PRIMARY KEY, topic TEXT NOT NULL, number INTEGER NOT NULL,
   earliest INTEGER NOT NULL, next INTEGER NOT NULL, reach INTEGER NOT NULL, bytes INTEGER NOT NULL,
-  UNIQUE (topic, number));
+  identity TEXT NOT NULL DEFAULT '', UNIQUE (topic, number));
 CREATE TABLE records (
   partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, timestamp INTEGER NOT NULL, reach INTEGER NOT NULL,
   appended INTEGER NOT NULL, key BLOB, value BLOB NOT NULL, PRIMARY KEY (partition, "offset"));
@@ -40,6 +42,8 @@ CREATE INDEX records_by_reach ON records (partition, reach, "offset");
 """
 
 NO_REACH = -(2**63)
+
+CHECK_BYTES = 16 * 1024
 
 
 def connect(path: str) -> apsw.Connection:
@@ -83,14 +87,31 @@ def _create_or_check(connection: apsw.Connection, path: str) -> None:
     # Immediate: of two that have read and want to write, SQLite would refuse one at once.
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if _format(connection, path) == 0:
+        found = _format(connection, path)
+        if found == 0:
             connection.execute(SCHEMA)
             connection.execute("INSERT INTO about VALUES ('cluster', ?)", (uuid.uuid4().hex,))
-            connection.pragma("user_version", FORMAT)
+        elif found == 1:
+            _add_identities(connection)
+        connection.pragma("user_version", FORMAT)
     except BaseException:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def _add_identities(connection: apsw.Connection) -> None:
+    """Bring a file of format 1 up to 2: topics get identities."""
+    connection.execute("ALTER TABLE partitions ADD COLUMN identity TEXT NOT NULL DEFAULT ''")
+    topics = connection.execute("SELECT DISTINCT topic FROM partitions").fetchall()
+    connection.executemany(
+        "UPDATE partitions SET identity = ? WHERE topic = ?", [(_new_identity(), *topic) for topic in topics]
+    )
+
+
+def _new_identity() -> str:
+    """Return what tells a topic from all others: 128 random bits, written as Kafka writes its topics' ids."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def _format(connection: apsw.Connection, path: str) -> int:
@@ -107,6 +128,18 @@ def cluster(connection: apsw.Connection) -> str:
     return cast(str, connection.execute("SELECT value FROM about WHERE name = 'cluster'").get)
 
 
+def write_something(connection: apsw.Connection) -> None:
+    """Write what nobody reads, as large as an event may well be. Call within a transaction, which has to be committed.
+
+    One that is rolled back as a whole meets neither a full disk nor a file that is read-only now. What was there before
+    is written over, in the pages that it has; so room is asked for first, and given back.
+    """
+    connection.execute("SAVEPOINT room")
+    connection.execute("INSERT INTO about VALUES ('room', hex(randomblob(?)))", (CHECK_BYTES // 2,))
+    connection.execute("ROLLBACK TO room; RELEASE room")
+    connection.execute("INSERT OR REPLACE INTO about VALUES ('checked', hex(randomblob(?)))", (CHECK_BYTES // 2,))
+
+
 def unavailable(exc: apsw.Error) -> LogUnavailable:
     """Return what SQLite's refusal means to callers: nothing was written."""
     if isinstance(exc, apsw.FullError):
@@ -115,28 +148,44 @@ def unavailable(exc: apsw.Error) -> LogUnavailable:
 
 
 def create_topic(connection: apsw.Connection, topic: str, count: int) -> None:
-    """Make the partitions 0 to count - 1 that are missing."""
+    """Make the partitions 0 to count - 1 that are missing. Call within a transaction."""
+    row = connection.execute("SELECT identity FROM partitions WHERE topic = ? LIMIT 1", (topic,)).fetchone()
+    identity = _new_identity() if row is None else row[0]
     connection.executemany(
-        "INSERT OR IGNORE INTO partitions (topic, number, earliest, next, reach, bytes) VALUES (?, ?, 0, 0, ?, 0)",
-        [(topic, number, NO_REACH) for number in range(count)],
+        "INSERT OR IGNORE INTO partitions (topic, number, earliest, next, reach, bytes, identity)"
+        " VALUES (?, ?, 0, 0, ?, 0, ?)",
+        [(topic, number, NO_REACH, identity) for number in range(count)],
     )
+
+
+def delete_topic(connection: apsw.Connection, topic: str) -> None:
+    """Remove a topic with its records. Call within a transaction."""
+    connection.execute("DELETE FROM records WHERE partition IN (SELECT id FROM partitions WHERE topic = ?)", (topic,))
+    connection.execute("DELETE FROM partitions WHERE topic = ?", (topic,))
 
 
 class Appender:
     """Writes batches in transactions of the caller; chooses partitions by key, else in turn."""
 
-    def __init__(self, connection: apsw.Connection, default_partitions: int) -> None:
+    def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
-        self._default_partitions = default_partitions
         self._turn = 0
 
-    def append(self, records: Iterable[NewRecord], now: int) -> list[Record]:
-        """Insert the records and return them as stored. Call within a transaction; `now` in ms."""
+    def append(self, records: Iterable[NewRecord], now: int) -> list[Record | LogError]:
+        """Insert the records and return them as stored; `UnknownTopic` for those whose topic is not there.
+
+        Call within a transaction; `now` in ms.
+        """
         states: dict[str, list[list[int]]] = {}
         rows: list[tuple[Any, ...]] = []
-        stored: list[Record] = []
+        stored: list[Record | LogError] = []
         for new in records:
-            partitions = states.get(new.topic) or states.setdefault(new.topic, self._load(new.topic))
+            partitions = states.get(new.topic)
+            if partitions is None:
+                partitions = states[new.topic] = self._load(new.topic)
+            if not partitions:
+                stored.append(UnknownTopic.of(new.topic))
+                continue
             number = self._choose(new.key, len(partitions))
             state = partitions[number]
             partition_id, offset, reach, _ = state
@@ -154,11 +203,7 @@ class Appender:
 
     def _load(self, topic: str) -> list[list[int]]:
         query = "SELECT id, next, reach, 0 FROM partitions WHERE topic = ? ORDER BY number"
-        found = [list(row) for row in self._connection.execute(query, (topic,))]
-        if not found:
-            create_topic(self._connection, topic, self._default_partitions)
-            found = [list(row) for row in self._connection.execute(query, (topic,))]
-        return cast(list[list[int]], found)
+        return [cast(list[int], list(row)) for row in self._connection.execute(query, (topic,))]
 
     def _choose(self, key: bytes | None, count: int) -> int:
         if key is not None:
@@ -167,18 +212,28 @@ class Appender:
         return self._turn % count
 
 
-def partition_row(connection: apsw.Connection, partition: TopicPartition) -> tuple[int, int, int] | None:
-    """Return (id, earliest, next) of a partition, None when there is none."""
+class PartitionRow(NamedTuple):
+    """A partition as the file has it: offsets from `earliest` (inclusive) to `next` (exclusive)."""
+
+    id: int
+    earliest: int
+    next: int
+    identity: str
+
+
+def partition_row(connection: apsw.Connection, partition: TopicPartition) -> PartitionRow | None:
+    """Return a partition's row, None when there is none."""
     row = connection.execute(
-        "SELECT id, earliest, next FROM partitions WHERE topic = ? AND number = ?", partition
+        "SELECT id, earliest, next, identity FROM partitions WHERE topic = ? AND number = ?", partition
     ).fetchone()
-    return cast("tuple[int, int, int] | None", row)
+    return None if row is None else PartitionRow(*cast("tuple[int, int, int, str]", row))
 
 
-def partition_numbers(connection: apsw.Connection, topic: str) -> Sequence[int]:
-    """Return the numbers of a topic's partitions, ascending."""
-    query = "SELECT number FROM partitions WHERE topic = ? ORDER BY number"
-    return [cast(int, number) for (number,) in connection.execute(query, (topic,))]
+def describe(connection: apsw.Connection, topic: str) -> TopicDescription | None:
+    """Return which topic of this name there is, with its partitions; None when there is none."""
+    query = "SELECT number, identity FROM partitions WHERE topic = ? ORDER BY number"
+    rows = cast("list[tuple[int, str]]", connection.execute(query, (topic,)).fetchall())
+    return TopicDescription(rows[0][1], [TopicPartition(topic, number) for number, _ in rows]) if rows else None
 
 
 def offset_at_time(connection: apsw.Connection, partition_id: int, timestamp: int) -> int | None:

@@ -16,7 +16,8 @@ from eventstreams.eventlog.embedded import storage
 from eventstreams.records import NewRecord, Record
 
 _Job = Callable[[], None]
-_Pending = tuple[Sequence[NewRecord], "asyncio.Future[list[Record]]"]
+_Outcomes = list[Record | LogError]
+_Pending = tuple[Sequence[NewRecord], asyncio.Future[_Outcomes]]
 
 
 class EmbeddedWriter:
@@ -27,7 +28,6 @@ class EmbeddedWriter:
         connection: apsw.Connection,
         turn: contextlib.AbstractContextManager[object],
         *,
-        partitions: int,
         tell_others: Callable[[], None],
         ring: Callable[[], None],
     ) -> None:
@@ -36,13 +36,12 @@ class EmbeddedWriter:
         Args:
             connection: the writer's alone, or shared by all who take the turn.
             turn: held while a transaction is open.
-            partitions: of a topic that an append makes.
             tell_others: called after each transaction with records, on the thread.
             ring: called after each append, on the loop.
         """
         self._connection = connection
         self._turn = turn
-        self._appender = storage.Appender(connection, partitions)
+        self._appender = storage.Appender(connection)
         self._tell_others = tell_others
         self._ring = ring
         self._loop = asyncio.get_running_loop()
@@ -58,9 +57,9 @@ class EmbeddedWriter:
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    async def append(self, new: Sequence[NewRecord]) -> Sequence[Record]:
+    async def append(self, new: Sequence[NewRecord]) -> Sequence[Record | LogError]:
         """Append in one transaction, with what others append meanwhile. Raises: LogError; nothing is stored then."""
-        future: asyncio.Future[list[Record]] = self._loop.create_future()
+        future: asyncio.Future[_Outcomes] = self._loop.create_future()
         self._queue.put((new, future))
         # Shielded: what is in the queue is written, whether or not its caller still waits.
         return await asyncio.shield(future)
@@ -111,7 +110,7 @@ class EmbeddedWriter:
 
     def _write(self, batch: Sequence[_Pending]) -> None:
         now = time.time_ns() // 1_000_000
-        outcome: list[list[Record]] | LogError
+        outcome: list[_Outcomes] | LogError
         try:
             with self._transaction():
                 outcome = [self._appender.append(new, now) for new, _ in batch]
@@ -133,7 +132,7 @@ class EmbeddedWriter:
                     connection.execute("ROLLBACK")
                 raise
 
-    def _settle(self, batch: Sequence[_Pending], outcome: list[list[Record]] | LogError) -> None:
+    def _settle(self, batch: Sequence[_Pending], outcome: list[_Outcomes] | LogError) -> None:
         for number, (_, future) in enumerate(batch):
             if future.done():
                 continue
