@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from eventstreams.compact_json import compact
@@ -46,20 +47,28 @@ class Next(NamedTuple):
     timestamp: int | None = None
 
 
+MARK_CHARACTERS = 6
+
+NO_IDENTITIES: Mapping[str, str] = MappingProxyType({})
+
+
 class Cursor(Mapping[TopicPartition, Next]):
     """The next offset in each partition of a subscription, in assignment order."""
 
-    __slots__ = ("_next", "cluster", "partial")
+    __slots__ = ("_next", "cluster", "identities", "partial")
 
     def __init__(
         self,
         entries: Iterable[tuple[TopicPartition, Next]] = (),
         *,
         cluster: str | None = None,
+        identities: Mapping[str, str] = NO_IDENTITIES,
         partial: bool = False,
     ) -> None:
         self._next = dict(entries)
         self.cluster = cluster
+        self.identities = identities
+        """By topic, which one of its name the offsets are of; not of all where that is not known."""
         self.partial = partial
         """Whether the client asked for some of its streams' partitions only: others are not new, but not wanted."""
 
@@ -77,7 +86,7 @@ class Cursor(Mapping[TopicPartition, Next]):
 
     def copy(self) -> Cursor:
         """Return a cursor that moves on its own."""
-        return Cursor(self._next.items(), cluster=self.cluster, partial=self.partial)
+        return Cursor(self._next.items(), cluster=self.cluster, identities=self.identities, partial=self.partial)
 
     def advance(self, record: Record) -> None:
         """Move just after `record`: the next offset is one more, and so is the time.
@@ -96,19 +105,42 @@ class Cursor(Mapping[TopicPartition, Next]):
         return b"[" + b",".join(self._segments()) + b"]"
 
     def _segments(self) -> Iterator[bytes]:
+        seen: set[str] = set()
         for index, (partition, next_) in enumerate(self._next.items()):
             first = index == 0
-            yield id_entry(partition, next_, self.cluster if first else None, partial=first and self.partial)
+            identity = "" if partition.topic in seen else self.identities.get(partition.topic, "")
+            seen.add(partition.topic)
+            yield id_entry(
+                partition, next_, self.cluster if first else None, partial=first and self.partial, identity=identity
+            )
 
 
-def id_entry(partition: TopicPartition, next_: Next, cluster: str | None, *, partial: bool = False) -> bytes:
-    """Return one entry of an event id; only the first of an id carries the cluster, and that the id is partial."""
+def mark(identity: str) -> str:
+    """Return what an event id tells of a topic's identity: enough to tell it from one made later (36 random bits)."""
+    return identity[:MARK_CHARACTERS]
+
+
+def id_entry(
+    partition: TopicPartition, next_: Next, cluster: str | None, *, partial: bool = False, identity: str = ""
+) -> bytes:
+    """Return one entry of an event id.
+
+    Only the first of an id carries the cluster, and that the id is partial; only the first of a topic its mark.
+    """
     entry: dict[str, str | int] = {"topic": partition.topic, "partition": partition.partition}
     if next_.timestamp is not None:
         entry["timestamp"] = next_.timestamp
     entry["offset"] = next_.offset
+    return compact(entry)[:-1] + id_entry_end(cluster, partial=partial, identity=identity)
+
+
+def id_entry_end(cluster: str | None, *, partial: bool = False, identity: str = "") -> bytes:
+    """Return how an entry of an event id ends, behind its offset."""
+    more: dict[str, str | int] = {}
     if cluster is not None:
-        entry["cluster"] = cluster
+        more["cluster"] = cluster
+    if identity:
+        more["log"] = mark(identity)
     if partial:
-        entry["partial"] = True
-    return compact(entry)
+        more["partial"] = True
+    return b"," + compact(more)[1:] if more else b"}"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from eventstreams.errors import OffsetOutOfRange
+from eventstreams.errors import OffsetOutOfRange, UnknownTopic
 from eventstreams.eventlog.base import EventLog
 from eventstreams.metrics import Metrics
 from eventstreams.records import TopicPartition
-from eventstreams.subscribe.rendering import Item
+from eventstreams.subscribe.rendering import Account, Item
 
 BLOCK_OFFSETS = 512
 """Offsets a block spans at the most: some 600 KB of ordinary events, a few ms of reading."""
@@ -20,13 +20,33 @@ BLOCK_BYTES = 4 * 1024 * 1024
 """A block of large events is cut past this; one fetch takes no more, one larger record comes alone."""
 
 
-class ItemBlock:
-    """Items of one partition from `start` on, of `size` bytes; the log was looked through up to `next_offset`.
+class BlockAccount:
+    """The bytes of one block, counted in the whole while that holds it.
 
-    `cut`: it ended there because of its size, not because its span or the log did.
+    Deliberate: it does not know the block, whose items know it. A circle would stay until the collector comes.
     """
 
-    __slots__ = ("cut", "items", "next_offset", "offsets", "size", "start")
+    __slots__ = ("bytes", "whole")
+
+    def __init__(self, size: int) -> None:
+        self.bytes = size
+        self.whole: Account | None = None
+
+    def grow(self, size: int) -> None:
+        """Count so many bytes more, or less."""
+        self.bytes += size
+        if self.whole is not None:
+            self.whole.grow(size)
+
+
+class ItemBlock:
+    """Items of one partition from `start` on; the log was looked through up to `next_offset`.
+
+    `size` are the bytes of memory that it takes. `cut`: it ended there because of its size, not because its span or
+    the log did.
+    """
+
+    __slots__ = ("account", "cut", "items", "next_offset", "offsets", "start")
 
     def __init__(self, start: int, items: Sequence[Item], next_offset: int, size: int, *, cut: bool) -> None:
         self.start = start
@@ -34,7 +54,14 @@ class ItemBlock:
         self.next_offset = next_offset
         self.cut = cut
         self.offsets = [item.offset for item in items]
-        self.size = size + ITEMS_OVERHEAD_BYTES
+        self.account = BlockAccount(size + ITEMS_OVERHEAD_BYTES)
+        for item in items:
+            item.account = self.account
+
+    @property
+    def size(self) -> int:
+        """Return its bytes now: rendering changes them."""
+        return self.account.bytes
 
 
 ITEMS_OVERHEAD_BYTES = 1000
@@ -48,8 +75,12 @@ class BlockCache:
     Blocks begin at multiples of `BLOCK_OFFSETS`, so that all who replay a span share them; and where one was cut.
     """
 
-    def __init__(self, log: EventLog, max_bytes: int, metrics: Metrics) -> None:
+    def __init__(
+        self, log: EventLog, max_bytes: int, metrics: Metrics, identity: Callable[[str], str] = lambda _: ""
+    ) -> None:
+        """Hold at most `max_bytes`; `identity` tells which topic of a name the blocks are of."""
         self._log = log
+        self._identity = identity
         self._max_bytes = max_bytes
         self._metrics = metrics
         self._blocks: OrderedDict[_Key, ItemBlock] = OrderedDict()
@@ -61,7 +92,7 @@ class BlockCache:
     async def get(self, partition: TopicPartition, offset: int) -> ItemBlock:
         """Return a block that covers `offset`, or at the end of the log one with `next_offset` == `offset`.
 
-        Raises: OffsetOutOfRange (offset is before the earliest), UnknownTopic, LogUnavailable.
+        Raises: OffsetOutOfRange (offset is before the earliest), UnknownTopic, TopicReplaced, LogUnavailable.
         """
         held = self._before(partition, offset)
         if held is not None and offset < held.next_offset:
@@ -116,27 +147,44 @@ class BlockCache:
 
     def _keep(self, partition: TopicPartition, block: ItemBlock) -> None:
         key = (partition, block.start)
-        old = self._blocks.pop(key, None)
-        self.bytes += block.size - (old.size if old else 0)
+        if key in self._blocks:
+            self._drop(key)
         self._blocks[key] = block
-        if old is None:
-            insort(self._starts.setdefault((partition, block.start // BLOCK_OFFSETS), []), block.start)
+        insort(self._starts.setdefault((partition, block.start // BLOCK_OFFSETS), []), block.start)
+        block.account.whole = self
+        self.grow(block.size)
+
+    def grow(self, size: int) -> None:
+        """Count what came or what a block grew by; the oldest go where that is too much."""
+        self.bytes += size
         while self.bytes > self._max_bytes and len(self._blocks) > 1:
             self._drop(next(iter(self._blocks)))
 
     def _drop(self, key: _Key) -> None:
         partition, start = key
-        self.bytes -= self._blocks.pop(key).size
+        out = self._blocks.pop(key).account
+        out.whole = None
+        self.bytes -= out.bytes
         span = (partition, start // BLOCK_OFFSETS)
         self._starts[span].remove(start)
         if not self._starts[span]:
             del self._starts[span]
 
-    def forget(self, partition: TopicPartition) -> None:
-        """Drop the blocks of a partition: its log was made anew. Reads under way are told to nobody new."""
-        for key in [key for key in self._blocks if key[0] == partition]:
+    async def time_of(self, partition: TopicPartition, offset: int) -> int | None:
+        """Return the time (ms) of the record at an offset; None where there is none. Raises: LogUnavailable."""
+        try:
+            block = await self.get(partition, offset)
+        except (OffsetOutOfRange, UnknownTopic):
+            return None
+        index = bisect_left(block.offsets, offset)
+        found = index < len(block.offsets) and block.offsets[index] == offset
+        return block.items[index].timestamp if found else None
+
+    def forget(self, topic: str) -> None:
+        """Drop the blocks of a topic: it was made anew. Reads under way are told to nobody new."""
+        for key in [key for key in self._blocks if key[0].topic == topic]:
             self._drop(key)
-        for key in [key for key in self._reading if key[0] == partition]:
+        for key in [key for key in self._reading if key[0].topic == topic]:
             self._stale.add(self._reading.pop(key))
 
     async def _read_from(self, partition: TopicPartition, start: int) -> ItemBlock:
@@ -150,8 +198,9 @@ class BlockCache:
     async def _read_range(self, partition: TopicPartition, start: int, stop: int) -> ItemBlock:
         items: list[Item] = []
         at, size = start, 0
+        identity = self._identity(partition.topic)
         while at < stop and size < BLOCK_BYTES:
-            block = await self._log.fetch(partition, at, stop, BLOCK_BYTES)
+            block = await self._log.fetch(partition, at, stop, BLOCK_BYTES, identity)
             found = [Item(record, partition) for record in block.records]
             items += found
             size += sum([item.size for item in found])

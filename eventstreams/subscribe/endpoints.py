@@ -16,14 +16,22 @@ from starlette.types import Receive, Scope, Send
 
 from eventstreams.addresses import Networks
 from eventstreams.catalog.streams import StreamCatalog
-from eventstreams.errors import LogUnavailable, ServiceUnavailable, TooManyConnections, UnknownStream, UnknownTopic
+from eventstreams.errors import (
+    LogUnavailable,
+    ServiceUnavailable,
+    TooManyConnections,
+    TopicReplaced,
+    UnknownStream,
+    UnknownTopic,
+)
 from eventstreams.metrics import Metrics
 from eventstreams.subscribe.admission import Admission, Place
 from eventstreams.subscribe.client import AddressMode, client_address, refusal
 from eventstreams.subscribe.engine import Engine
 from eventstreams.subscribe.handover import EXTENSION, DirectWire, Handover
 from eventstreams.subscribe.options import Form
-from eventstreams.subscribe.request import Start, StreamRequest, find_start, find_streams, read_request
+from eventstreams.subscribe.request import StreamRequest, find_streams, read_request
+from eventstreams.subscribe.start import Start, find_start
 from eventstreams.subscribe.subscription import Subscription
 from eventstreams.subscribe.wire import AsgiWire
 
@@ -127,12 +135,15 @@ class StreamEndpoint:
         """
         try:
             async with self._admission.wait(LOG_PATIENCE):
-                start = await find_start(wanted, self._engine.log, resume_skew=self._options.resume_skew)
+                engine, skew = self._engine, self._options.resume_skew
+                start = await find_start(wanted, engine.log, engine, resume_skew=skew)
                 if not only_look:
-                    await self._engine.prepare(start.cursor)
+                    await engine.prepare(start.cursor)
                 return start
         except TimeoutError as exc:
             raise LogUnavailable(f"the event log did not answer within {LOG_PATIENCE:g} s") from exc
+        except TopicReplaced as exc:
+            raise LogUnavailable(exc.message) from exc
         except UnknownTopic as exc:
             raise LogUnavailable(f"the event log does not know its topics just now: {exc.message}") from exc
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from eventstreams.errors import FilterError, LogRefused, UnknownTopic
-from eventstreams.eventlog.base import EventLog
+from eventstreams.eventlog.base import EventLog, TopicDescription
 from eventstreams.filters.compile import Filter
 from eventstreams.metrics import Metrics
 from eventstreams.positions import Cursor, Next
@@ -25,6 +25,7 @@ from eventstreams.subscribe.group import Chunk, Group, Head, Shape
 from eventstreams.subscribe.growth import Growth, Topics, no_topics
 from eventstreams.subscribe.options import EngineOptions, Form
 from eventstreams.subscribe.pump import Pump
+from eventstreams.subscribe.recovery import Anew, Recovery
 from eventstreams.subscribe.redaction import Redaction
 from eventstreams.subscribe.rendering import Item, Renderer
 from eventstreams.subscribe.replay import Replay
@@ -61,9 +62,10 @@ class Engine:
         self.options = options
         self.metrics = metrics
         self.tail = Tail(options.tail_bytes)
-        self.blocks = BlockCache(log, options.block_cache_bytes, metrics)
+        self.recovery = Recovery(log, self.tail, self, metrics, gone_after=options.gone_after)
+        self.blocks = BlockCache(log, options.block_cache_bytes, metrics, self.recovery.identity)
         self.replay = Replay(self.blocks, self.tail, options.step_cache_bytes)
-        self.pump = Pump(log, self.tail, metrics, self, grace=options.grace, gone_after=options.gone_after)
+        self.pump = Pump(log, self.tail, metrics, self, self.recovery, grace=options.grace)
         self.closing = False
         self.growth = Growth(self, topics)
         self._retries: Iterator[int] | None = None
@@ -95,7 +97,12 @@ class Engine:
                 await self.blocks.aclose()
 
     def _jobs(self) -> list[tuple[str, Coroutine[None, None, None]]]:
-        return [("pump", self.pump.run()), ("heartbeats", self._tick()), ("partitions", self.growth.run())]
+        return [
+            ("pump", self.pump.run()),
+            ("recovery", self.recovery.run()),
+            ("heartbeats", self._tick()),
+            ("partitions", self.growth.run()),
+        ]
 
     def spawn(self, job: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run a subscription's task; it ends with the engine at the latest."""
@@ -150,6 +157,25 @@ class Engine:
         """
         await self.pump.watch(tuple(cursor))
 
+    async def know(self, described: Mapping[str, TopicDescription]) -> None:
+        """Take note of which topics there are; return when nothing is held in memory of others."""
+        await self.recovery.know(described)
+
+    def is_away(self, topic: str) -> bool:
+        """Whether a topic that is not there was there lately."""
+        return self.recovery.is_away(topic)
+
+    async def time_before(self, partition: TopicPartition, offset: int) -> int | None:
+        """Return the time (ms) + 1 of the record just before an offset; None where there is none to be read.
+
+        From memory, else from the log. Raises: TopicReplaced, LogUnavailable.
+        """
+        held = self.tail.time_before(partition, offset)
+        if held is not None or offset <= 0:
+            return held
+        time_ = await self.blocks.time_of(partition, offset - 1)
+        return None if time_ is None else time_ + 1
+
     def release(self, cursor: Cursor) -> None:
         """Take a `prepare` back."""
         self.pump.unwatch(tuple(cursor))
@@ -176,7 +202,7 @@ class Engine:
             streams,
         )
         subscription = Subscription(self, self.group(key, filter_), EventIds(self._with_times(cursor)), wire)
-        subscription.start(list(gaps))
+        subscription.start(list(gaps), self._replaced_since(cursor))
         if self._retries is not None:
             # It was let in just before the drain began.
             subscription.say_goodbye(next(self._retries))
@@ -193,11 +219,18 @@ class Engine:
         """Give each partition that has none the time of its last readable record, where the tail knows it."""
         full = cursor.copy()
         full.cluster = self.log.cluster
+        full.identities = self.recovery.identities(cursor)
         for partition, next_ in cursor.items():
             held = self.tail.partitions.get(partition)
             if next_.timestamp is None and held is not None and next_.offset == held.end:
                 full.move(partition, Next(next_.offset, held.timestamp))
         return full
+
+    def _replaced_since(self, cursor: Cursor) -> Mapping[TopicPartition, Anew]:
+        """Return where partitions begin whose topics were made anew after the log said where the cursor is."""
+        then, now = cursor.identities, self.recovery.identities(cursor)
+        replaced = {topic for topic, identity in then.items() if now.get(topic, identity) != identity}
+        return {partition: Anew(0, replaced=True) for partition in cursor if partition.topic in replaced}
 
     def enter_head(self, subscription: Subscription, last_id: bytes | None) -> None:
         """Take a subscription that has caught up in, to be written to with its group."""
@@ -280,25 +313,31 @@ class Engine:
         for subscription, sent in behind:
             subscription.deliver(chunk, sent, last_id, now)
 
-    def begun_anew(self, partition: TopicPartition, *, forget: bool) -> None:
-        """Have the subscribers of a partition go on by themselves, see the gap and come back; see `Listener`."""
-        if forget:
-            self.blocks.forget(partition)
-            self.replay.forget(partition)
-        start = self.tail.partitions[partition].next
-        for subscription in self._subscribers(partition):
+    def forget(self, topic: str) -> None:
+        """Drop what is held of a topic; see `recovery.Subscribers`."""
+        self.blocks.forget(topic)
+        self.replay.forget(topic)
+
+    def begun_anew(self, places: Mapping[TopicPartition, Anew]) -> None:
+        """Have the subscribers of partitions go on by themselves, see the gap and come back; see `Subscribers`."""
+        for subscription in {one for partition in places for one in self._subscribers(partition)}:
             subscription.detach()
-            if forget:
-                subscription.begin_anew(partition, start)
+            subscription.begin_anew(places)
             subscription.resume()
-        for key in [key for key in self._heads if partition in key[0]]:
+        for key in [key for key in self._heads if not places.keys().isdisjoint(key[0])]:
             del self._heads[key]
         self._ring()
 
     def gone(self, exc: UnknownTopic, partition: TopicPartition) -> None:
-        """Tell the subscribers of a partition why they are ended; see `Listener`."""
+        """Tell the subscribers of a partition why they are ended; see `Subscribers`."""
         for subscription in self._subscribers(partition):
             subscription.fail(exc)
+
+    def refused(self, exc: LogRefused) -> None:
+        """The log refuses a topic for good: its subscribers are told, and ended; see `Listener`."""
+        for subscription in self.subscriptions():
+            if exc.topic is None or any(p.topic == exc.topic for p in subscription.group.shape.partitions):
+                subscription.fail(exc)
 
     def _subscribers(self, partition: TopicPartition) -> list[Subscription]:
         return [one for group in self.groups() if partition in group.shape.partitions for one in group.members]
@@ -309,8 +348,6 @@ class Engine:
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
-            if isinstance(self.pump.broken, LogRefused):
-                self._end_refused(self.pump.broken)
             for head in list(self._heads.values()):
                 for group in list(head.groups):
                     if group.at_head and now - group.last_write >= self.options.heartbeat:
@@ -328,12 +365,6 @@ class Engine:
     def _end_costly(self, group: Group) -> None:
         for subscription in list(group.members):
             subscription.fail(FilterError("this filter takes more than its share of the server's time"))
-
-    def _end_refused(self, exc: LogRefused) -> None:
-        """The log refuses a topic for good: its subscribers are told, and ended."""
-        for subscription in self.subscriptions():
-            if exc.topic is None or any(p.topic == exc.topic for p in subscription.group.shape.partitions):
-                subscription.fail(exc)
 
     # -- the end
 

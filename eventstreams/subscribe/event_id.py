@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from eventstreams.errors import InvalidAssignment
@@ -50,6 +50,8 @@ class LastEventId:
     cluster: str | None
     partial: bool = False
     """Whether the partitions that it does not name are not wanted."""
+    marks: Mapping[str, str] = field(default_factory=dict)
+    """By topic, which one of its name numbered the offsets, where the id tells it; see `positions.mark`."""
 
 
 def parse_last_event_id(text: str) -> LastEventId:
@@ -67,7 +69,12 @@ def parse_last_event_id(text: str) -> LastEventId:
     first = items[0]
     cluster = first.get("cluster") if isinstance(first, dict) else None
     partial = isinstance(first, dict) and first.get("partial") is True
-    return LastEventId(entries, cluster if isinstance(cluster, str) else None, partial)
+    return LastEventId(entries, cluster if isinstance(cluster, str) else None, partial, _marks(items))
+
+
+def _marks(items: Sequence[Any]) -> Mapping[str, str]:
+    marked = (item for item in items if isinstance(item, dict) and isinstance(item.get("log"), str))
+    return {item["topic"]: item["log"] for item in marked}
 
 
 def _value(text: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Protocol
 import orjson
 
 from eventstreams.errors import EventStreamsError, LogRefused
-from eventstreams.positions import Cursor, Next, id_entry
+from eventstreams.positions import Cursor, Next, id_entry_end
 from eventstreams.records import TopicPartition
 
 FIRST_BYTES_SSE = b":ok\n\n"
@@ -20,6 +20,11 @@ LAST_CHUNK = b"0\r\n\r\n"
 MESSAGE = b"event: message\nid: "
 DATA = b"\ndata: "
 FRAME_END = b"\n\n"
+TIMESTAMP = b',"timestamp":'
+
+
+IDS_BYTES, PLACE_BYTES, MOVED_BYTES = 650, 20, 280
+"""What ids cost in memory: in all, for each partition, and for each one more that has moved since they were copied."""
 
 
 def message_frame(event_id: bytes, data: bytes) -> bytes:
@@ -98,29 +103,51 @@ class Run:
 class EventIds:
     """The id of the frame just sent, over a fixed list of partitions: only what moved is written anew."""
 
-    __slots__ = ("_heads", "_index", "_segments", "_tails", "cluster", "next", "partial", "partitions")
+    __slots__ = ("_heads", "_index", "_segments", "_tails", "cluster", "identities", "next", "partial", "partitions")
 
     def __init__(self, cursor: Cursor) -> None:
         self.partitions: tuple[TopicPartition, ...] = tuple(cursor)
         self.cluster = cursor.cluster
+        self.identities = cursor.identities
         self.partial = cursor.partial
         self._index = {partition: i for i, partition in enumerate(self.partitions)}
         self.next: list[Next] = list(cursor.values())
         self._heads = [_entry_head(partition) for partition in self.partitions]
-        self._tails = [b"}"] * len(self.partitions)
-        if self.partitions:
-            cluster = b"" if cursor.cluster is None else b',"cluster":' + orjson.dumps(cursor.cluster)
-            self._tails[0] = cluster + (b',"partial":true}' if cursor.partial else b"}")
+        self._tails = self._ends()
         self._segments = [self._entry(i, next_) for i, next_ in enumerate(self.next)]
+
+    def _ends(self) -> list[bytes]:
+        """Return how each entry ends: the first of all tells the cluster, the first of each topic which one it is."""
+        ends: list[bytes] = []
+        seen: set[str] = set()
+        for i, (topic, _) in enumerate(self.partitions):
+            identity = "" if topic in seen else self.identities.get(topic, "")
+            seen.add(topic)
+            cluster = self.cluster if i == 0 else None
+            ends.append(id_entry_end(cluster, partial=i == 0 and self.partial, identity=identity))
+        return ends
+
+    def moved(self, places: Mapping[TopicPartition, Next], identities: Mapping[str, str]) -> EventIds:
+        """Return the ids at other places, of other topics under the same names."""
+        cursor = self.cursor()
+        for partition, next_ in places.items():
+            cursor.move(partition, next_)
+        cursor.identities = identities
+        return EventIds(cursor)
 
     def copy(self) -> EventIds:
         """Return ids that move on their own from here."""
         twin = object.__new__(EventIds)
         twin.partitions, twin.cluster, twin._index = self.partitions, self.cluster, self._index
-        twin.partial = self.partial
+        twin.identities, twin.partial = self.identities, self.partial
         twin._heads, twin._tails = self._heads, self._tails
         twin.next, twin._segments = self.next.copy(), self._segments.copy()
         return twin
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of memory that a copy takes of which one partition has moved since."""
+        return IDS_BYTES + PLACE_BYTES * len(self.next)
 
     def advance(self, item: Placed) -> None:
         """Move just after `item`."""
@@ -136,8 +163,9 @@ class EventIds:
         self._segments[i] = self._entry(i, next_)
 
     def _entry(self, i: int, next_: Next) -> bytes:
-        cluster = self.cluster if i == 0 else None
-        return id_entry(self.partitions[i], next_, cluster, partial=i == 0 and self.partial)
+        if next_.timestamp is None:
+            return b'%b,"offset":%d%b' % (self._heads[i][: -len(TIMESTAMP)], next_.offset, self._tails[i])
+        return b'%b%d,"offset":%d%b' % (self._heads[i], next_.timestamp, next_.offset, self._tails[i])
 
     def offset(self, partition: TopicPartition) -> int:
         """Return the next offset of a partition."""
@@ -165,11 +193,12 @@ class EventIds:
 
     def cursor(self) -> Cursor:
         """Return the position as a cursor of its own."""
-        return Cursor(zip(self.partitions, self.next, strict=True), cluster=self.cluster, partial=self.partial)
+        entries = zip(self.partitions, self.next, strict=True)
+        return Cursor(entries, cluster=self.cluster, identities=self.identities, partial=self.partial)
 
 
 def _entry_head(partition: TopicPartition) -> bytes:
-    return b'{"topic":%b,"partition":%d,"timestamp":' % (orjson.dumps(partition.topic), partition.partition)
+    return b'{"topic":%b,"partition":%d%b' % (orjson.dumps(partition.topic), partition.partition, TIMESTAMP)
 
 
 def error_body(exc: EventStreamsError) -> dict[str, object]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from eventstreams.errors import EventStreamsError
-from eventstreams.positions import AtTime, Edge, Next, Position
+from eventstreams.positions import AtTime, Cursor, Edge, Next, Position
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe.frames import EventIds
 from eventstreams.subscribe.group import Group, Shape
@@ -42,6 +42,11 @@ def no_topics(stream: str) -> Sequence[str]:
     return ()
 
 
+def _kind(group: Group) -> tuple[object, ...]:
+    """Return what groups have in common that grow alike."""
+    return group.shape.partitions, group.shape.streams, group.shape.partial
+
+
 class Growth:
     """Looks for new partitions of what is subscribed to, and takes the subscribers of whole streams there."""
 
@@ -51,28 +56,36 @@ class Growth:
 
     async def run(self) -> None:
         """Look from time to time until cancelled."""
+        failing = False
         while True:
             await asyncio.sleep(self._engine.options.partition_refresh)
             try:
                 await self.refresh()
+                failing = False
             except EventStreamsError as exc:
-                logger.warning("looking for new partitions failed: %s", exc)
+                if not failing:
+                    logger.warning("looking for new partitions failed: %s", exc)
+                failing = True
 
     async def refresh(self) -> None:
-        """Look for new and missing partitions now. Raises: LogUnavailable, UnknownTopic.
+        """Look for new and missing partitions, and for topics made anew, now. Raises: LogUnavailable, UnknownTopic.
 
         Who subscribes to all of a stream goes on over the new ones too, from their earliest.
         """
         engine = self._engine
-        shapes = [group.shape for group in engine.groups()]
+        # Of thousands of groups with a filter each, most are over the same partitions.
+        kinds = {_kind(group): group.shape for group in engine.groups()}
+        shapes = kinds.values()
         held = {partition for shape in shapes for partition in shape.partitions}
         topics = {partition.topic for partition in held}.union(*(self._topics(s) for sh in shapes for s in sh.streams))
-        now = {topic: tuple(await engine.log.partitions(topic)) for topic in topics}
-        engine.pump.missing([partition for partition in held if partition not in now[partition.topic]])
-        for group in engine.groups():
-            new = self._new_partitions(group.shape, now)
-            if new:
-                await self._widen(group, new)
+        described = await engine.log.describe(topics)
+        now = {topic: tuple(found.partitions) for topic, found in described.items()}
+        engine.recovery.note(described)
+        engine.recovery.set_aside([partition for partition in held if partition not in now.get(partition.topic, ())])
+        grown = {kind: new for kind, shape in kinds.items() if (new := self._new_partitions(shape, now))}
+        for group in engine.groups() if grown else ():
+            if _kind(group) in grown:
+                await self._widen(group, grown[_kind(group)])
 
     def _new_partitions(self, shape: Shape, now: Mapping[str, Sequence[TopicPartition]]) -> tuple[TopicPartition, ...]:
         """Return what these subscribers are to be given beside; who asked for some partitions is left with them."""
@@ -87,10 +100,14 @@ class Growth:
         engine = self._engine
         shape = group.shape._replace(partitions=group.shape.partitions + new)
         known = {partition.topic for partition in group.shape.partitions}
+        found: dict[tuple[Position, ...], Cursor] = {}
         for subscription in list(group.members):
             times = [next_.timestamp for next_ in subscription.position().next if next_.timestamp is not None]
             oldest = min(times, default=None)
-            starts = await engine.log.resolve({p: first_position(p, known, oldest) for p in new})
+            positions = {p: first_position(p, known, oldest) for p in new}
+            starts = found.get(tuple(positions.values()))
+            if starts is None:
+                starts = found[tuple(positions.values())] = await engine.log.resolve(positions)
             await engine.pump.watch(new)
             if subscription not in group.members:
                 # Its client went meanwhile, and what it had is given back already.
@@ -99,5 +116,6 @@ class Growth:
             cursor = subscription.position().cursor()
             for partition in new:
                 cursor.move(partition, Next(starts[partition].offset))
+            cursor.identities = engine.recovery.identities(cursor)
             subscription.move_to(engine.group(shape, group.filter), EventIds(cursor))
         engine.drop_if_empty(group)

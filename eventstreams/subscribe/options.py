@@ -16,7 +16,8 @@ class EngineOptions:
     flush_interval: float = 0.02
     send_timeout: float = 60.0
     grace: float = 30.0
-    partition_refresh: float = 30.0
+    partition_refresh: float = 1.0
+    """Between looks for partitions that were added, and for topics that were made anew."""
     gone_after: float = 30.0
     """After which a topic that is not there counts as deleted: longer than a cluster takes to restart."""
 

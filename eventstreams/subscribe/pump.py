@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Protocol
 
-from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange, UnknownTopic
+from eventstreams.errors import LogError, LogRefused, OffsetOutOfRange, TopicReplaced, UnknownTopic
 from eventstreams.eventlog.base import EventLog, Extent, LogReader
 from eventstreams.metrics import Metrics
-from eventstreams.positions import AtTime, Edge
 from eventstreams.records import Record, TopicPartition
+from eventstreams.subscribe.recovery import Recovery
 from eventstreams.subscribe.rendering import Item
 from eventstreams.subscribe.tail import Tail
 
@@ -29,9 +29,6 @@ RETRY_DELAY = 0.25
 
 RETRY_DELAY_MAX = 5.0
 
-RETAKE_DELAY = 1.0
-"""Seconds between attempts to read a topic on that was not there: a broker that just started may not know it yet."""
-
 
 class Listener(Protocol):
     """Whom the pump tells what it finds."""
@@ -40,12 +37,8 @@ class Listener(Protocol):
         """Deliver the items of a batch to all at the head; return the seconds to gather before the next."""
         ...
 
-    def begun_anew(self, partition: TopicPartition, *, forget: bool) -> None:
-        """A partition's tail was begun anew elsewhere; `forget`: what was read of it before is of another log."""
-        ...
-
-    def gone(self, exc: UnknownTopic, partition: TopicPartition) -> None:
-        """A partition's topic was deleted."""
+    def refused(self, exc: LogRefused) -> None:
+        """The log refuses a topic for good."""
         ...
 
 
@@ -53,26 +46,22 @@ class Pump:
     """Watches partitions for subscribers, by count; reads while there is any."""
 
     def __init__(
-        self, log: EventLog, tail: Tail, metrics: Metrics, listener: Listener, *, grace: float, gone_after: float
+        self, log: EventLog, tail: Tail, metrics: Metrics, listener: Listener, recovery: Recovery, *, grace: float
     ) -> None:
         self._log = log
         self._tail = tail
         self._metrics = metrics
         self._grace = grace
-        self._gone_after = gone_after
         self._listener = listener
+        self._recovery = recovery
         self._watchers: dict[TopicPartition, int] = {}
         self._leaving: dict[TopicPartition, asyncio.TimerHandle] = {}
-        self._starting: dict[TopicPartition, asyncio.Future[None]] = {}
+        self._starting: dict[TopicPartition, asyncio.Task[None]] = {}
         self._early: list[Record] = []
         """Records of partitions that are just being started: read before the word that they are."""
         self._reader: LogReader | None = None
         self._wanted = asyncio.Event()
-        self._aside: dict[TopicPartition, float] = {}
-        """Partitions that are not there just now, by the time since when."""
-        self._retake_at = 0.0
-        self.broken: LogError | None = None
-        """Why the log cannot be read just now; None when it can."""
+        self._opening = asyncio.Lock()
 
     async def watch(self, partitions: Collection[TopicPartition]) -> None:
         """Count a subscriber in; returns when the tail covers each partition from its end of this moment on.
@@ -92,40 +81,53 @@ class Pump:
 
     async def _start(self, missing: Sequence[TopicPartition]) -> None:
         mine = [p for p in missing if p not in self._starting]
-        others = [self._starting[p] for p in missing if p in self._starting]
         if mine:
-            started = asyncio.get_running_loop().create_future()
-            self._starting.update(dict.fromkeys(mine, started))
-            try:
-                await self._assign(mine)
-            except BaseException as exc:
-                # Who was first may have lost patience with the log, or gone: the others may come again.
-                cancelled = LogUnavailable("reading the log was not begun: who asked first has gone")
-                started.set_exception(exc if isinstance(exc, Exception) else cancelled)
-                started.exception()  # Deliberate: retrieved here, so that no waiter is no warning.
-                raise
-            else:
-                started.set_result(None)
-            finally:
-                for partition in mine:
-                    del self._starting[partition]
-                self._early = [record for record in self._early if (record.topic, record.partition) in self._starting]
-        for other in others:
-            await asyncio.shield(other)
+            starting = asyncio.create_task(self._assign(mine), name="start reading")
+            self._starting.update(dict.fromkeys(mine, starting))
+            starting.add_done_callback(partial(self._started, mine))
+        for starting in {self._starting[p] for p in missing}:
+            # Shielded: it is everybody's. Who asked first may lose patience with the log; who comes again finds it
+            # further, or done.
+            await asyncio.shield(starting)
+
+    def _started(self, mine: Sequence[TopicPartition], starting: asyncio.Task[None]) -> None:
+        for partition in mine:
+            del self._starting[partition]
+            if partition in self._tail.partitions and partition not in self._watchers:
+                self._leave_soon(partition)
+        self._early = [record for record in self._early if (record.topic, record.partition) in self._starting]
+        if not starting.cancelled():
+            starting.exception()  # Deliberate: retrieved here, so that no waiter is no warning.
 
     async def _assign(self, partitions: Sequence[TopicPartition]) -> None:
+        recovery = self._recovery
+        unknown = {partition.topic for partition in partitions if not recovery.identity(partition.topic)}
+        if unknown:
+            await recovery.know(await self._log.describe(unknown))
+        identities = recovery.identities(partitions)
         extents = await self._log.extents(partitions)
         ends = {partition: extents[partition].end for partition in partitions}
-        times = await asyncio.gather(*(self._log.last_timestamp(p, end) for p, end in ends.items()))
-        if self._reader is None:
-            self._reader = await self._log.open_reader(ends)
-        else:
-            await self._reader.assign(ends)
-        for (partition, end), timestamp in zip(ends.items(), times, strict=True):
-            self._tail.watch(partition, end, None if timestamp is None else timestamp + 1)
+        times = await asyncio.gather(*(self._last_time(p, extents[p]) for p in partitions))
+        async with self._opening:
+            if self._reader is None:
+                self._reader = await self._log.open_reader(ends, identities)
+                recovery.use(self._reader)
+            else:
+                await self._reader.assign(ends, identities)
+        for partition, timestamp in zip(partitions, times, strict=True):
+            self._tail.watch(partition, ends[partition], None if timestamp is None else timestamp + 1)
         self._wanted.set()
         # Nobody is here yet who could be told, but the tail must have them.
         self._tail.extend([record for record in self._early if (record.topic, record.partition) in ends])
+        for topic, identity in identities.items():
+            if recovery.identity(topic) != identity:
+                # It was made anew meanwhile, and this was not yet known to be read.
+                recovery.doubt(topic)
+
+    async def _last_time(self, partition: TopicPartition, extent: Extent) -> int | None:
+        if extent.earliest == extent.end:
+            return None
+        return await self._log.last_timestamp(partition, extent.end)
 
     def unwatch(self, partitions: Collection[TopicPartition]) -> None:
         """Count a subscriber out; after the grace period a partition without any is not read any more."""
@@ -135,19 +137,19 @@ class Pump:
                 self._watchers[partition] = left
                 continue
             del self._watchers[partition]
-            loop = asyncio.get_running_loop()
-            self._leaving[partition] = loop.call_later(self._grace, self._drop, partition)
+            self._leave_soon(partition)
+
+    def _leave_soon(self, partition: TopicPartition) -> None:
+        leaving = self._leaving.pop(partition, None)
+        if leaving is not None:
+            leaving.cancel()
+        loop = asyncio.get_running_loop()
+        self._leaving[partition] = loop.call_later(self._grace, self._drop, partition)
 
     def _drop(self, partition: TopicPartition) -> None:
         self._leaving.pop(partition, None)
         self._tail.unwatch(partition)
         self._wanted.set()
-
-    def missing(self, partitions: Collection[TopicPartition]) -> None:
-        """Look whether these come back: the log says that they are not there, and a reader may not notice for long."""
-        for partition in partitions:
-            if partition in self._tail.partitions:
-                self._aside.setdefault(partition, time.monotonic())
 
     async def run(self) -> None:
         """Read and deliver until cancelled; survives every error of the log."""
@@ -156,14 +158,17 @@ class Pump:
             while True:
                 try:
                     await self._turn()
-                    delay, self.broken = RETRY_DELAY, None
+                    delay = RETRY_DELAY
                 except LogError as exc:
-                    self.broken = exc
                     self._metrics.pump_failed(exc.code)
                     logger.warning("reading the log failed: %s", exc, extra={"code": exc.code})
-                    await asyncio.sleep(delay)
-                    delay = min(2 * delay, RETRY_DELAY_MAX)
+                    if exc.partition is None:
+                        await asyncio.sleep(delay)
+                        delay = min(2 * delay, RETRY_DELAY_MAX)
         finally:
+            for starting in set(self._starting.values()):
+                starting.cancel()
+            await asyncio.gather(*self._starting.values(), return_exceptions=True)
             if self._reader is not None:
                 await self._reader.aclose()
 
@@ -173,18 +178,16 @@ class Pump:
             await self._wanted.wait()
         reader = self._reader
         assert reader is not None
-        if self._aside and time.monotonic() >= self._retake_at:
-            await self._retake(reader)
         gone = [p for p in reader.positions() if p not in self._tail.partitions and p not in self._starting]
         if gone:
             await reader.unassign(gone)
         try:
             records = await reader.read(READ_LIMIT, READ_TIMEOUT)
-        except OffsetOutOfRange as exc:
-            await self._out_of_range(reader, exc)
+        except (OffsetOutOfRange, TopicReplaced, UnknownTopic) as exc:
+            self._set_aside(exc)
             return
-        except UnknownTopic:
-            await self._set_aside(reader)
+        except LogRefused as exc:
+            self._listener.refused(exc)
             raise
         if self._starting:
             self._early += [record for record in records if (record.topic, record.partition) in self._starting]
@@ -194,48 +197,13 @@ class Pump:
             if gather > 0:
                 await asyncio.sleep(gather)
 
-    async def _out_of_range(self, reader: LogReader, exc: OffsetOutOfRange) -> None:
-        logger.warning("the pump's place is not in the log: %s", exc)
-        # The reader has stopped there: should the next lines fail, it is to be tried again.
-        self._aside.setdefault(exc.partition, time.monotonic())
-        self._retake_at = 0.0
-        await self._retake(reader)
-
-    async def _take_up(self, reader: LogReader, partition: TopicPartition, extent: Extent) -> None:
-        """Read a partition on: where it was, or anew where the log does not hold that place."""
-        held = self._tail.partitions[partition]
-        if held.end < extent.earliest:
-            # Retention overtook the pump: its subscribers find out by themselves, and are told of the gap.
-            start, forget = extent.earliest, False
-        elif held.end > extent.end:
-            # The log was made anew. What came first in it at the time of the last record is what comes next.
-            position = Edge.EARLIEST if held.timestamp is None else AtTime(held.timestamp)
-            start, forget = (await self._log.resolve({partition: position}))[partition].offset, True
+    def _set_aside(self, exc: LogError) -> None:
+        """Read on without a partition; the recovery takes it up again."""
+        self._metrics.pump_failed(exc.code)
+        logger.warning("a place cannot be read on: %s", exc, extra={"code": exc.code})
+        if isinstance(exc, TopicReplaced):
+            self._recovery.doubt(exc.topic)
+        elif exc.partition is not None:
+            self._recovery.set_aside([exc.partition])
         else:
-            await reader.assign({partition: held.end})
-            return
-        await reader.assign({partition: start})
-        if self._tail.partitions.get(partition) is held:
-            self._tail.begin_anew(partition, start, forget=forget)
-            self._listener.begun_anew(partition, forget=forget)
-
-    async def _set_aside(self, reader: LogReader) -> None:
-        """A topic is not there: read on without it, and look for it again."""
-        for partition in list(reader.positions()):
-            if partition not in await self._log.partitions(partition.topic):
-                await reader.unassign([partition])
-                self._aside.setdefault(partition, time.monotonic())
-
-    async def _retake(self, reader: LogReader) -> None:
-        """Read on what has come back; give up what has been away for long."""
-        self._retake_at = time.monotonic() + RETAKE_DELAY
-        for partition, since in list(self._aside.items()):
-            if partition not in self._tail.partitions:
-                del self._aside[partition]
-            elif partition in await self._log.partitions(partition.topic):
-                await self._take_up(reader, partition, (await self._log.extents([partition]))[partition])
-                self._aside.pop(partition, None)
-            elif time.monotonic() - since >= self._gone_after:
-                del self._aside[partition]
-                self._tail.unwatch(partition)
-                self._listener.gone(UnknownTopic(f"topic {partition.topic!r} was deleted"), partition)
+            self._recovery.set_aside(list(self._tail.partitions))

@@ -25,6 +25,7 @@ STEP_BYTES = 128 * 1024
 """A step ends past this: one step is what a connection holds at the most, beside one large event."""
 
 STEP_OVERHEAD_BYTES = 500
+"""What a step costs beside its letters and its ids: the objects around them, its key and its place among the others."""
 
 
 class Step(NamedTuple):
@@ -34,6 +35,12 @@ class Step(NamedTuple):
     ids: EventIds
     last_id: bytes | None
     moved: bool
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of memory that it takes, each of its partitions having moved."""
+        ids = self.ids.size + frames.MOVED_BYTES * len(self.ids.partitions) + len(self.last_id or b"")
+        return len(self.body) + STEP_OVERHEAD_BYTES + ids
 
 
 _Key = tuple[Shape, tuple[Next, ...]]
@@ -56,7 +63,7 @@ class Replay:
 
         `moved` False: the log has nothing further yet.
 
-        Raises: OffsetOutOfRange, UnknownTopic, LogUnavailable.
+        Raises: OffsetOutOfRange, UnknownTopic, TopicReplaced, LogUnavailable.
         """
         key = (group.shape, ids.key())
         held = self._steps.get(key)
@@ -79,16 +86,16 @@ class Replay:
             return
         step = task.result()
         self._steps[key] = step
-        self.bytes += len(step.body) + STEP_OVERHEAD_BYTES
+        self.bytes += step.size
         while self.bytes > self._max_bytes and len(self._steps) > 1:
             _, out = self._steps.popitem(last=False)
-            self.bytes -= len(out.body) + STEP_OVERHEAD_BYTES
+            self.bytes -= out.size
 
-    def forget(self, partition: TopicPartition) -> None:
-        """Drop the steps over a partition: its log was made anew."""
-        for key in [key for key in self._steps if partition in key[0].partitions]:
-            self.bytes -= len(self._steps.pop(key).body) + STEP_OVERHEAD_BYTES
-        for key in [key for key in self._running if partition in key[0].partitions]:
+    def forget(self, topic: str) -> None:
+        """Drop the steps over a topic: it was made anew."""
+        for key in [key for key in self._steps if _is_over(key, topic)]:
+            self.bytes -= self._steps.pop(key).size
+        for key in [key for key in self._running if _is_over(key, topic)]:
             self._stale.add(self._running.pop(key))
 
     async def _compute(self, group: Group, ids: EventIds) -> Step:
@@ -120,6 +127,10 @@ class Replay:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_over(key: _Key, topic: str) -> bool:
+    return any(partition.topic == topic for partition in key[0].partitions)
 
 
 class _Lane:

@@ -11,17 +11,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import orjson
 
-from eventstreams.errors import EventStreamsError, LogError, OffsetOutOfRange
+from eventstreams.errors import EventStreamsError, LogError, OffsetOutOfRange, TopicReplaced
 from eventstreams.positions import Next
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe import frames
 from eventstreams.subscribe.following import Following
 from eventstreams.subscribe.frames import EventIds, Gap
 from eventstreams.subscribe.group import Chunk, Group
+from eventstreams.subscribe.recovery import Anew
 from eventstreams.subscribe.replay import Step, tail_step
 from eventstreams.subscribe.wire import Wire
 
@@ -66,8 +68,8 @@ class Subscription:
         self._closed = False
         group.members.add(self)
 
-    def start(self, gaps: list[Gap]) -> None:
-        """Write the first bytes and go on from the starting cursor."""
+    def start(self, gaps: list[Gap], places: Mapping[TopicPartition, Anew]) -> None:
+        """Write the first bytes and go on from the starting cursor; from `places` where partitions were begun since."""
         shape = self.group.shape
         for gap in gaps:
             self._engine.metrics.gap(gap.offsets)
@@ -81,6 +83,7 @@ class Subscription:
                 body += frames.named_frame(b"gap", self._last_id, frames.gap_body(gaps))
             body += self.group.position_block(self._last_id)
         self._write(body)
+        self.begin_anew(places)
         self.resume()
 
     def resume(self) -> None:
@@ -141,8 +144,7 @@ class Subscription:
     def move_to(self, group: Group, ids: EventIds) -> None:
         """Go on in another group (the partitions became more), from this cursor."""
         self.detach()
-        self._cancel()
-        self._task = None
+        self._stop_reading()
         self.group.members.discard(self)
         self.group, self.ids = group, ids
         group.members.add(self)
@@ -223,16 +225,12 @@ class Subscription:
         self._engine.enter_head(self, self._last_id)
 
     async def _read_log(self) -> None:
-        before = self.ids
+        before, bell = self.ids, self._engine.bell
         try:
             step = await self._engine.replay.step(self.group, before)
-        except OffsetOutOfRange as exc:
-            self._pass_gap(exc)
-            return
         except LogError as exc:
-            if exc.status != 503:
-                raise
-            await self._wait(None, LOG_RETRY)
+            if not self._over and self.ids is before:
+                await self._meet(exc, bell)
             return
         if self._over or self.ids is not before:
             return
@@ -242,26 +240,47 @@ class Subscription:
         self._beat_if_idle()
         await asyncio.sleep(0)
 
-    def _pass_gap(self, exc: OffsetOutOfRange) -> None:
-        """Go on at the earliest record, and say what is missing."""
-        if exc.earliest > self.ids[exc.partition].offset:
-            self._jump(exc.partition, exc.earliest, exc.earliest - 1)
+    async def _meet(self, exc: LogError, bell: asyncio.Future[None]) -> None:
+        """Go on after an error of the log at the own place. Raises: LogError, for what does not get better."""
+        if isinstance(exc, OffsetOutOfRange):
+            if exc.earliest > self.ids[exc.partition].offset:
+                self._jump({exc.partition: exc.earliest}, lambda place: place - 1)
+        elif isinstance(exc, TopicReplaced):
+            # Who brings topics back tells where to go on, and rings.
+            self._engine.recovery.doubt(exc.topic)
+            await self._wait(bell, LOG_RETRY)
+        elif exc.status == 503:
+            await self._wait(None, LOG_RETRY)
+        else:
+            raise exc
 
-    def begin_anew(self, partition: TopicPartition, start: Next) -> None:
-        """Go on at `start` in a log that was made anew and ends before the own place, and say that it was."""
-        if start.offset < self.ids[partition].offset:
-            self._jump(partition, start.offset, None)
+    def begin_anew(self, places: Mapping[TopicPartition, Anew]) -> None:
+        """Go on in logs that were made anew, or have lost the own place, and say that they were."""
+        self._stop_reading()
+        mine = {partition: anew for partition, anew in places.items() if partition in self.ids and anew.replaced}
+        if not mine:
+            return
+        identities = self._engine.recovery.identities(self.ids.partitions)
+        stay = {p for p, anew in mine.items() if anew.offset >= self.ids[p].offset}
+        if identities != self.ids.identities:
+            self.ids = self.ids.moved({p: self.ids[p]._replace(offset=mine[p].offset) for p in stay}, identities)
+        self._jump({partition: mine[partition].offset for partition in mine if partition not in stay}, lambda _: None)
 
-    def _jump(self, partition: TopicPartition, offset: int, last: int | None) -> None:
-        """Go on elsewhere, and tell of the gap, which ends with the offset `last`; see `Gap`."""
-        here = self.ids[partition]
-        self.ids = self.ids.copy()
-        self.ids.move(partition, Next(offset, here.timestamp))
-        gap = Gap(partition, here.offset, last, after=None if here.timestamp is None else here.timestamp - 1)
-        self._engine.metrics.gap(gap.offsets)
+    def _jump(self, places: Mapping[TopicPartition, int], last: Callable[[int], int | None]) -> None:
+        """Go on elsewhere, and tell of the gaps; `last` tells by its place with which offset one ends; see `Gap`."""
+        if not places:
+            return
+        before, self.ids = self.ids, self.ids.copy()
+        gaps: list[Gap] = []
+        for partition, place in places.items():
+            here = before[partition]
+            self.ids.move(partition, Next(place, here.timestamp))
+            after = None if here.timestamp is None else here.timestamp - 1
+            gaps.append(Gap(partition, here.offset, last(place), after))
+            self._engine.metrics.gap(gaps[-1].offsets)
         if not self.group.shape.json_lines:
             self._last_id = self.ids.id()
-            self._write(frames.named_frame(b"gap", self._last_id, frames.gap_body([gap])))
+            self._write(frames.named_frame(b"gap", self._last_id, frames.gap_body(gaps)))
 
     async def _wait(self, bell: asyncio.Future[None] | None, timeout: float | None = None) -> None:
         """Wait for the bell or the time, not longer than until the next heartbeat."""
@@ -334,6 +353,11 @@ class Subscription:
     def abort(self) -> None:
         """Drop the connection."""
         self._wire.abort()
+
+    def _stop_reading(self) -> None:
+        """Give up what is being read: it is of another place."""
+        self._cancel()
+        self._task = None
 
     def _cancel(self) -> None:
         if self._task is not None and self._task is not asyncio.current_task():

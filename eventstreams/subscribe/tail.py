@@ -6,6 +6,7 @@ no more than one number.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,7 +15,10 @@ from eventstreams.records import Record, TopicPartition
 from eventstreams.subscribe.rendering import Item
 
 COMPACT_AFTER = 1024
-"""Evicted places at the front of a list before it is cut: deleting one by one would move the rest each time."""
+COMPACT_SHARE = 8
+"""Evicted places at the front of a list, and their share in it, before it is cut: deleting one by one would move the
+rest each time. The places are empty: they cost eight bytes, not the item.
+"""
 
 FORGOTTEN = TopicPartition("", -1)
 """The partition of items that nobody is to be sent any more."""
@@ -23,14 +27,17 @@ FORGOTTEN = TopicPartition("", -1)
 class PartitionTail:
     """What the tail holds of one partition: offsets >= `start` that arrived, up to `end`."""
 
-    __slots__ = ("end", "offsets", "seqs", "start", "timestamp")
+    __slots__ = ("end", "offsets", "partition", "seqs", "start", "timestamp")
 
-    def __init__(self, start: int, timestamp: int | None) -> None:
+    def __init__(self, partition: TopicPartition, start: int, timestamp: int | None) -> None:
+        self.partition = partition
+        """All its items name this one: each record comes with a name of its own, which would stay with it."""
         self.start = start
         self.end = start
         self.timestamp = timestamp
-        self.offsets: list[int] = []
-        self.seqs: list[int] = []
+        # Numbers of eight bytes: in a list each would be an object of forty.
+        self.offsets = array("q")
+        self.seqs = array("q")
 
     @property
     def next(self) -> Next:
@@ -43,7 +50,7 @@ class Tail:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._items: list[Item] = []
+        self._items: list[Item | None] = []
         self._first = 0  # index in _items of the item with sequence `base`
         self.base = 0
         self.next_seq = 0
@@ -52,7 +59,7 @@ class Tail:
 
     def watch(self, partition: TopicPartition, start: int, timestamp: int | None) -> None:
         """Begin a partition at this offset."""
-        self.partitions[partition] = PartitionTail(start, timestamp)
+        self.partitions[partition] = PartitionTail(partition, start, timestamp)
 
     def begin_anew(self, partition: TopicPartition, start: int, *, forget: bool) -> None:
         """Begin a partition at another offset after records were missed.
@@ -60,15 +67,22 @@ class Tail:
         `forget`: what is held of it is of a log that is no more, and its offsets mean other records now.
         """
         held = self.partitions[partition]
-        self.partitions[partition] = PartitionTail(start, held.timestamp if forget else None)
+        self.partitions[partition] = PartitionTail(held.partition, start, held.timestamp if forget else None)
         if forget:
-            for item in self.slice(self.base, self.next_seq):
-                if item.partition == partition:
-                    item.partition = FORGOTTEN
+            self._forget(held)
 
     def unwatch(self, partition: TopicPartition) -> None:
         """Forget a partition; its items go with the next eviction."""
-        self.partitions.pop(partition, None)
+        held = self.partitions.pop(partition, None)
+        if held is not None:
+            # It may be watched again, and its topic may be another one by then.
+            self._forget(held)
+
+    def _forget(self, held: PartitionTail) -> None:
+        for seq in held.seqs:
+            item = self._item(seq)
+            if item is not None:
+                item.partition = FORGOTTEN
 
     def skip_to(self, partition: TopicPartition, offset: int) -> None:
         """Move a partition's end where the log holds nothing between (compaction, control records)."""
@@ -86,7 +100,7 @@ class Tail:
             held = self.partitions.get(partition)
             if held is None or record.offset < held.end:
                 continue
-            item = Item(record, partition, self.next_seq)
+            item = Item(record, held.partition, self)
             held.offsets.append(record.offset)
             held.seqs.append(self.next_seq)
             held.end, held.timestamp = record.offset + 1, record.timestamp + 1
@@ -97,16 +111,22 @@ class Tail:
         self._evict()
         return arrived
 
+    def grow(self, size: int) -> None:
+        """Count what an item grew by; what that is too much goes with the next arrival."""
+        self.bytes += size
+
     def _evict(self) -> None:
         while self.bytes > self._max_bytes and self._first < len(self._items) - 1:
             item = self._items[self._first]
+            assert item is not None
+            self._items[self._first] = None
             self._first += 1
             self.base += 1
             self.bytes -= item.size
             held = self.partitions.get(item.partition)
             if held is not None and held.offsets and item.offset >= held.start:
                 held.start = item.offset + 1
-        if self._first > COMPACT_AFTER and self._first * 2 > len(self._items):
+        if self._first > COMPACT_AFTER and self._first * COMPACT_SHARE > len(self._items):
             del self._items[: self._first]
             self._first = 0
             for held in self.partitions.values():
@@ -118,11 +138,28 @@ class Tail:
         held = self.partitions.get(partition)
         return held is not None and offset >= held.start
 
+    def time_before(self, partition: TopicPartition, offset: int) -> int | None:
+        """Return the time (ms) + 1 of the last record before `offset`, where that record is here; else None."""
+        held = self.partitions.get(partition)
+        if held is None:
+            return None
+        if offset == held.end:
+            return held.timestamp
+        index = bisect_left(held.offsets, offset) - 1
+        item = self._item(held.seqs[index]) if index >= 0 and held.offsets[index] == offset - 1 else None
+        return None if item is None else item.timestamp + 1
+
+    def _item(self, seq: int) -> Item | None:
+        """Return the item of a sequence; None where it is not here any more."""
+        return self._items[seq - self.base + self._first] if seq >= self.base else None
+
     def slice(self, start: int, stop: int) -> Iterator[Item]:
         """Return the items with start <= sequence < stop that are still here."""
         shift = self._first - self.base
         for index in range(max(start, self.base) + shift, min(stop, self.next_seq) + shift):
-            yield self._items[index]
+            item = self._items[index]
+            assert item is not None
+            yield item
 
     def seam(self, wanted: Iterable[tuple[TopicPartition, int]]) -> tuple[int, int]:
         """Find where a cursor lies in arrival order: (first, settled).

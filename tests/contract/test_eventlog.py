@@ -93,6 +93,20 @@ async def test_append_gives_the_time_where_there_is_none(log: Subject) -> None:
     assert record.timestamp > 1_700_000_000_000
 
 
+async def test_records_of_unknown_topics_fail_alone_and_make_none(log: Subject) -> None:
+    nowhere, nothing = log.t + ".nowhere", log.t + ".nothing"
+    batch = [(nowhere, b"a"), (log.t, b"b"), (nothing, b"c"), (nowhere, b"d"), (log.t, b"e")]
+    outcomes = await log.append([NewRecord(topic, value, b"k", 1) for topic, value in batch])
+    assert [str(outcome) for outcome in outcomes if isinstance(outcome, UnknownTopic)] == [
+        f"there is no topic {topic!r}: eventstreams streams apply makes those of the stream configuration"
+        for topic in (nowhere, nothing, nowhere)
+    ]
+    stored = [outcome for outcome in outcomes if isinstance(outcome, Record)]
+    assert stored == [Record(log.t, 0, 0, 1, b"b", b"k"), Record(log.t, 0, 1, 1, b"e", b"k")]
+    assert (await log.fetch(log.p, 0, 9, 1000)).records == stored
+    assert await log.partitions(nowhere) == await log.partitions(nothing) == []
+
+
 async def test_concurrent_appends_get_offsets_without_holes(log: Subject) -> None:
     outcomes = await asyncio.gather(*(add(log, 1, 2, 3) for _ in range(50)))
     assert sorted(r.offset for records in outcomes for r in records) == list(range(150))
@@ -172,7 +186,8 @@ async def test_reader_waits_for_growth_and_keeps_order(log: Subject) -> None:
     waiting = asyncio.create_task(reader.read(10, 30.0))
     await asyncio.sleep(0)
     stored = await add(log, 1, 2)
-    assert [*await waiting, *await collect(reader, 0)] == stored
+    first = await waiting
+    assert [*first, *await collect(reader, 2 - len(first))] == stored
     assert reader.positions() == {log.p: 2}
     assert await reader.read(10, 0.0) == []
     await reader.aclose()
@@ -214,6 +229,14 @@ async def test_reader_stops_with_what_is_unassigned(log: Subject) -> None:
     reader = await log.open_reader({log.p: 0})
     await reader.unassign([log.p])
     assert await reader.read(10, 0.0) == []
+
+
+async def test_check_returns_where_topics_can_be_read_or_appended_to(log: Subject) -> None:
+    await log.reached()
+    await log.check(5.0, [log.t])
+    await log.check(5.0, [log.t, "nope"], writing=True)
+    assert await add(log, 1), "what was tried left something behind"
+    assert (await log.extents([log.p]))[log.p] == (0, 1)
 
 
 async def test_check_returns_and_close_is_idempotent(log: Subject) -> None:

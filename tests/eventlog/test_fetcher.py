@@ -6,9 +6,15 @@ import asyncio
 import gc
 import threading
 import time
-from typing import Any
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
 
-from eventstreams.eventlog.kafka.fetcher import POOL, FetcherPool
+import pytest
+from confluent_kafka import Consumer, KafkaError
+
+from eventstreams.errors import LogUnavailable
+from eventstreams.eventlog.kafka.fetcher import POOL, Fetcher, FetcherPool
 from eventstreams.records import TopicPartition
 from tests.support.kafka import free_port
 
@@ -35,3 +41,29 @@ async def test_fetch_that_fails_when_its_callers_have_gone_is_told_to_nobody() -
     del fetches, fetch  # their tracebacks hold what nobody asked for
     gc.collect()
     assert told == []
+
+
+class Telling:
+    """Stands for librdkafka's consumer: out of range, and silent about where the partition begins."""
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=None, partitions={0: None})})
+
+    def assign(self, partitions: Sequence[Any]) -> None:
+        """Take it."""
+
+    def poll(self, timeout: float) -> Any:
+        error = KafkaError(KafkaError._AUTO_OFFSET_RESET)
+        return SimpleNamespace(error=lambda: error, topic=lambda: "t", partition=lambda: 0)
+
+    def consume(self, count: int, timeout: float) -> Sequence[Any]:
+        return []
+
+    def get_watermark_offsets(self, partition: Any, timeout: float) -> None:
+        """Tell nothing in time."""
+
+
+def test_partition_whose_bounds_do_not_come_is_told_as_away() -> None:
+    fetcher = Fetcher(cast(Consumer, Telling()), threading.Event())
+    with pytest.raises(LogUnavailable, match="the bounds of t/0 did not come in time"):
+        fetcher.fetch(TopicPartition("t", 0), 9, 10, 1)

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
 
-from eventstreams.errors import LogRefused, LogUnavailable, OffsetOutOfRange
+from eventstreams.errors import LogError, LogRefused, LogUnavailable, OffsetOutOfRange
+from eventstreams.eventlog.kafka.asking import Asking
+from eventstreams.eventlog.kafka.contact import Contact
 from eventstreams.eventlog.kafka.polling import Batch
 from eventstreams.eventlog.kafka.reader import KafkaReader
+from eventstreams.eventlog.kafka.reasons import Reasons
+from eventstreams.eventlog.kafka.topics import Topics
 from eventstreams.records import Record, TopicPartition
 
 A, B = TopicPartition("a", 0), TopicPartition("b", 0)
+
+
+def topics() -> Topics:
+    """Return what nobody asks: no topic has an identity here."""
+
+    reasons, threads = Reasons("127.0.0.1:1"), ThreadPoolExecutor(1)
+    return Topics(Asking({}, Contact({}, reasons, threads), reasons, threads), reasons.explain)
 
 
 class ToldReader(KafkaReader):
     """A reader whose consumer says what the test gives."""
 
     def __init__(self, batches: Sequence[Batch]) -> None:
-        super().__init__({"bootstrap.servers": "127.0.0.1:1", "group.id": "test"})
+        properties = {"bootstrap.servers": "127.0.0.1:1", "group.id": "test"}
+        super().__init__(properties, topics(), self.begins)
         self._batches = list(batches)
+
+    async def begins(self, partition: TopicPartition) -> int:
+        return 0
 
     def _poll(self, limit: int, timeout: float) -> Batch:
         return self._batches.pop(0) if self._batches else Batch()
@@ -64,8 +80,8 @@ class SlowlyToldReader(ToldReader):
             await self._taken.wait()
         return result
 
-    def _keep(self, batch: Batch) -> None:
-        super()._keep(batch)
+    def _keep(self, batch: Batch, wrong: Mapping[str, LogError]) -> None:
+        super()._keep(batch, wrong)
         if batch.records:
             self._taken.set()
 
@@ -123,7 +139,7 @@ async def test_partition_out_of_range_is_told_once_the_log_answers() -> None:
 
         answers = 0
 
-        def _earliest(self, partition: TopicPartition) -> int:
+        async def begins(self, partition: TopicPartition) -> int:
             self.answers += 1
             if self.answers == 1:
                 raise LogUnavailable("away")

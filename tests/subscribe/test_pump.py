@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from eventstreams.errors import LogUnavailable
 from eventstreams.eventlog.base import Extent, LogReader
 from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.metrics import Metrics
-from eventstreams.positions import Cursor, Next
+from eventstreams.positions import NO_IDENTITIES, Cursor, Next
 from eventstreams.records import NewRecord, Record, TopicPartition
 from eventstreams.subscribe.engine import Engine
 from eventstreams.subscribe.options import EngineOptions
+from tests.subscribe.test_delivery import eventually
 from tests.subscribe.test_engine import Client
 
 A, B = TopicPartition("a", 0), TopicPartition("b", 0)
@@ -37,8 +37,10 @@ class EarlyReader:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reader, name)
 
-    async def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
-        await self._reader.assign(offsets)
+    async def assign(
+        self, offsets: Mapping[TopicPartition, int], identities: Mapping[str, str] = NO_IDENTITIES
+    ) -> None:
+        await self._reader.assign(offsets, identities)
         await self._log.append(numbered("b", 3))
         await self._given.wait()
         # Until the pump has them, and asks again.
@@ -54,20 +56,23 @@ class EarlyReader:
         return records
 
 
-class HangingLog:
-    """A log that does not answer what there is in a partition."""
+class SlowLog:
+    """A log that does not say what there is in a partition before `answers`."""
 
     def __init__(self, log: EmbeddedLog) -> None:
         self._log = log
         self.asked = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.times_asked = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
 
     async def extents(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Extent]:
         self.asked.set()
-        await asyncio.get_running_loop().create_future()
-        raise AssertionError
+        self.times_asked += 1
+        await self.answers.wait()
+        return await self._log.extents(partitions)
 
 
 class EarlyLog:
@@ -79,8 +84,10 @@ class EarlyLog:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
 
-    async def open_reader(self, offsets: Mapping[TopicPartition, int]) -> EarlyReader:
-        return EarlyReader(self._log, await self._log.open_reader(offsets))
+    async def open_reader(
+        self, offsets: Mapping[TopicPartition, int], identities: Mapping[str, str] = NO_IDENTITIES
+    ) -> EarlyReader:
+        return EarlyReader(self._log, await self._log.open_reader(offsets, identities))
 
 
 async def test_records_that_come_before_the_word_that_their_partition_is_read_are_delivered() -> None:
@@ -99,15 +106,65 @@ async def test_records_that_come_before_the_word_that_their_partition_is_read_ar
             assert [event["meta"]["offset"] for event in second.events] == [0, 1, 2, 3, 4]
 
 
-async def test_those_who_wait_with_one_who_gives_up_are_told_to_come_again() -> None:
+async def test_start_that_is_slow_goes_on_though_who_asked_first_gives_up() -> None:
+    """Else each one who comes begins it from the start, and has no more patience than the one before."""
     async with open_embedded(":memory:") as memory:
         await memory.create_topic("a", 1)
-        log = HangingLog(memory)
+        await memory.append(numbered("a", 3))
+        log = SlowLog(memory)
         async with Engine(log, EngineOptions(), Metrics()).open() as engine:
             first = asyncio.create_task(engine.prepare(Cursor([(A, Next(0, None))])))
             await log.asked.wait()
-            second = asyncio.create_task(engine.prepare(Cursor([(A, Next(0, None))])))
+            second = asyncio.create_task(Client().connect(engine, Cursor([(A, Next(0, None))])))
             await asyncio.sleep(0)
             first.cancel()
-            with pytest.raises(LogUnavailable, match="not begun"):
-                await second
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            log.answers.set()
+            client = await second
+            await client.read(3)
+            assert [event["n"] for event in client.events] == [0, 1, 2]
+            assert log.times_asked == 1
+            client.close()
+
+
+async def test_partition_that_nobody_wants_any_more_once_it_is_read_is_left() -> None:
+    async with open_embedded(":memory:") as memory:
+        await memory.create_topic("a", 1)
+        log = SlowLog(memory)
+        async with Engine(log, EngineOptions(grace=0.01), Metrics()).open() as engine:
+            first = asyncio.create_task(engine.prepare(Cursor([(A, Next(0, None))])))
+            await log.asked.wait()
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            log.answers.set()
+            await eventually(lambda: A in engine.tail.partitions)
+            await eventually(lambda: not engine.tail.partitions)
+
+
+async def test_partition_that_waits_for_the_log_holds_up_no_other() -> None:
+    async with open_embedded(":memory:") as memory:
+        for topic in ("a", "b"):
+            await memory.create_topic(topic, 1)
+        await memory.append(numbered("a", 3))
+        log = SlowLog(memory)
+        log.answers.set()
+        async with Engine(log, EngineOptions(), Metrics()).open() as engine:
+            first = await Client().connect(engine, Cursor([(A, Next(0, None))]))
+            second = await Client().connect(engine, Cursor([(B, Next(0, None))]))
+            await first.read(3)
+            log.answers.clear()
+            log.asked.clear()
+            await memory.delete_topic("a")
+            await memory.create_topic("a", 1)
+            await memory.append(numbered("a", 2))
+            await log.asked.wait()
+            for count in range(1, 6):
+                await memory.append(numbered("b", 1))
+                await second.read(count)
+            log.answers.set()
+            await first.read(5)
+            assert [event["n"] for event in first.events] == [0, 1, 2, 0, 1]
+            for client in (first, second):
+                client.close()

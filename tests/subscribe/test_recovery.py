@@ -32,6 +32,9 @@ async def make(broker: Broker, *topics: str) -> None:
 async def delete(broker: Broker, topic: str) -> None:
     admin = AdminClient({"bootstrap.servers": broker.servers})
     await asyncio.wrap_future(admin.delete_topics([topic])[topic])
+    # The controller has; until the broker has too, it takes records that go with the topic.
+    while admin.list_topics(topic, timeout=10).topics[topic].error is None:
+        pass
 
 
 async def add(log: KafkaLog, topic: str, *numbers: int) -> None:

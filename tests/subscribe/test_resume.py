@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from eventstreams.eventlog.embedded import queries
 from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.filters.compile import compile_filters
 from eventstreams.metrics import Metrics
@@ -27,7 +28,8 @@ from eventstreams.subscribe import blocks, group, replay
 from eventstreams.subscribe.engine import Engine
 from eventstreams.subscribe.event_id import parse_last_event_id
 from eventstreams.subscribe.options import EngineOptions, Form
-from eventstreams.subscribe.request import StreamRequest, find_start
+from eventstreams.subscribe.request import StreamRequest
+from eventstreams.subscribe.start import find_start
 from eventstreams.subscribe.subscription import Subscription
 from eventstreams.subscribe.wire import AsgiWire
 from tests.support.sse import SseReader
@@ -70,7 +72,7 @@ class Client:
     async def connect(self, engine: Engine) -> None:
         given_id = parse_last_event_id(self.last_id) if self.last_id else None
         request = StreamRequest(TOPICS, (), self.since, given_id, Form(), self.filter, ("s",))
-        start = await find_start(request, engine.log, resume_skew=1.0)
+        start = await find_start(request, engine.log, engine, resume_skew=1.0)
         named = {TopicPartition(e["topic"], e["partition"]) for e in json.loads(self.last_id)} if self.last_id else ()
         for partition, next_ in start.cursor.items():
             if partition not in named:
@@ -299,7 +301,7 @@ class Resume(RuleBasedStateMachine):
 
 
 async def remove(log: EmbeddedLog, partition: TopicPartition, offsets: set[int]) -> None:
-    row = (await log._row(partition))[0]
+    row = (await log.read(lambda connection: queries.known(connection, partition))).id
 
     def job(connection: apsw.Connection) -> None:
         for offset in offsets:

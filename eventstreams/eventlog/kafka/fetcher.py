@@ -8,19 +8,25 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from eventstreams.errors import LogUnavailable, OffsetOutOfRange
+from eventstreams.errors import LogUnavailable, OffsetOutOfRange, UnknownTopic
 from eventstreams.eventlog.base import Block
-from eventstreams.eventlog.kafka.errors import raised, translated
+from eventstreams.eventlog.kafka.errors import OUT_OF_RANGE, UNKNOWN, raised, translated
 from eventstreams.eventlog.kafka.options import Properties
-from eventstreams.eventlog.kafka.polling import poll
+from eventstreams.eventlog.kafka.polling import look_at, poll
 from eventstreams.records import Record, TopicPartition
 
 POOL = 4
 TIMEOUT = 10.0
 POLL_LIMIT = 500
+LOOK_AGAIN_SECONDS = 0.05
+"""Between looks for a partition that the log has and a consumer does not know yet."""
+
+MAX_SEEN = 10_000
+"""Partitions of which a consumer remembers that it has looked at them."""
+
 PREFETCH: Properties = {
     # What an idle consumer may hold: 8 MiB each.
     "queued.max.messages.kbytes": 8 * 1024,
@@ -30,23 +36,22 @@ PREFETCH: Properties = {
 }
 
 
-class _Fetcher:
+class Fetcher:
     """One consumer, and where it stands. Used by one thread at a time."""
 
-    def __init__(self, properties: Properties, closing: threading.Event) -> None:
-        self._consumer = Consumer(properties)
+    def __init__(self, consumer: Consumer, closing: threading.Event) -> None:
+        self._consumer = consumer
         self._closing = closing
         self.at: tuple[TopicPartition, int] | None = None
         self._held: deque[Record] = deque()
+        self._seen: set[TopicPartition] = set()
         self._end: int | None = None
 
     def fetch(self, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
         """Return records; see `EventLog.fetch`. Blocks."""
         if self.at != (partition, start) or (self._end is not None and not self._held):
             # Deliberate: an end once met is not told again, so a consumer that stands there begins anew.
-            self._consumer.assign([KafkaPartition(*partition, start)])
-            self._held.clear()
-            self._end = None
+            self._begin(partition, start)
         records: list[Record] = []
         size, after = 0, start
         deadline = time.monotonic() + TIMEOUT
@@ -55,7 +60,7 @@ class _Fetcher:
                 if self._end is not None:
                     after = min(max(after, self._end), stop)
                     break
-                self._poll(partition, start, deadline)
+                self._poll(partition, after, deadline)
                 continue
             record = self._held[0]
             if record.offset >= stop:
@@ -67,22 +72,54 @@ class _Fetcher:
         self.at = partition, after
         return Block(records, after)
 
-    def _poll(self, partition: TopicPartition, start: int, deadline: float) -> None:
+    def _begin(self, partition: TopicPartition, offset: int) -> None:
+        if partition not in self._seen:
+            look_at(self._consumer, partition.topic, TIMEOUT, self._closing.is_set)
+            if len(self._seen) >= MAX_SEEN:
+                self._seen.clear()
+            self._seen.add(partition)
+        self._consumer.assign([KafkaPartition(*partition, offset)])
+        self._held.clear()
+        self._end = None
+
+    def _poll(self, partition: TopicPartition, offset: int, deadline: float) -> None:
         batch = poll(self._consumer, POLL_LIMIT, deadline - time.monotonic(), self._closing.is_set)
         if not batch:
             self.at = None
             raise LogUnavailable(f"no answer for {partition.topic}/{partition.partition} in {TIMEOUT:g} s")
         for _, error in batch.errors:
+            if error.code() in UNKNOWN and not self._closing.is_set() and time.monotonic() < deadline:
+                self._look_again(partition, offset, deadline)
+                return
             self.at = None
-            if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-                low, _ = self._consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=TIMEOUT)
-                raise OffsetOutOfRange(partition, start, low)
-            raise translated(error, partition.topic)
+            if error.code() in OUT_OF_RANGE:
+                raise OffsetOutOfRange(partition, offset, self._earliest(partition, deadline))
+            raise translated(error, partition.topic, right="READ")
         self._held.extend(record for record in batch.records if (record.topic, record.partition) == partition)
         self._end = batch.ends.get(partition, self._end)
         if self._end is not None:
             # Nothing more is wanted of it: else it would ask for more, a hundred times a second.
             self._consumer.unassign()
+
+    def _look_again(self, partition: TopicPartition, offset: int, deadline: float) -> None:
+        """Have the consumer learn of a partition that was added since it last looked, and begin anew.
+
+        Raises: UnknownTopic, KafkaException.
+        """
+        self.at = None
+        topic, number = partition
+        if number not in look_at(self._consumer, topic, deadline - time.monotonic(), self._closing.is_set):
+            raise UnknownTopic(f"there is no partition {number} of topic {topic!r}").at(partition)
+        self._closing.wait(LOOK_AGAIN_SECONDS)
+        self._begin(partition, offset)
+
+    def _earliest(self, partition: TopicPartition, deadline: float) -> int:
+        """Return where the log begins. Raises: LogUnavailable, KafkaException."""
+        left = max(0.0, deadline - time.monotonic())
+        bounds = self._consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=left)
+        if bounds is None:
+            raise LogUnavailable(f"the bounds of {partition.topic}/{partition.partition} did not come in time")
+        return int(bounds[0])
 
     def close(self) -> None:
         self._consumer.close()
@@ -95,7 +132,7 @@ class FetcherPool:
         self._properties = properties | PREFETCH
         self._threads = ThreadPoolExecutor(POOL, thread_name_prefix="kafka fetch")
         self._turns = asyncio.Semaphore(POOL)
-        self._idle: list[_Fetcher] = []
+        self._idle: list[Fetcher] = []
         self._made = 0
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -125,7 +162,7 @@ class FetcherPool:
         except KafkaException as exc:
             raise raised(exc, partition.topic) from exc
 
-    def _take(self, partition: TopicPartition, start: int) -> _Fetcher:
+    def _take(self, partition: TopicPartition, start: int) -> Fetcher:
         with self._lock:
             for number, fetcher in enumerate(self._idle):
                 if fetcher.at == (partition, start):
@@ -134,7 +171,7 @@ class FetcherPool:
                 # One is idle: fewer than POOL fetches are under way beside this one.
                 return self._idle.pop(0)
             self._made += 1
-        return _Fetcher(self._properties, self._closing)
+        return Fetcher(Consumer(self._properties), self._closing)
 
     async def aclose(self) -> None:
         """Close all consumers. Idempotent."""

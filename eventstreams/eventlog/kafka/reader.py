@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange
-from eventstreams.eventlog.kafka.errors import raised, translated
+from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange, TopicReplaced
+from eventstreams.eventlog.kafka.errors import OUT_OF_RANGE, raised, translated
 from eventstreams.eventlog.kafka.options import Properties
-from eventstreams.eventlog.kafka.polling import Batch, poll
+from eventstreams.eventlog.kafka.polling import Batch, look_at, poll
+from eventstreams.eventlog.kafka.topics import Topics
+from eventstreams.positions import NO_IDENTITIES
 from eventstreams.records import Record, TopicPartition
 
-WATERMARK_TIMEOUT = 1.0
-"""Seconds for which the question where a log begins may hold up the other partitions."""
+LOOK_TIMEOUT = 1.0
+"""Seconds for which a look at a topic may hold up the other partitions."""
 
-OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
-"""After which the consumer stands still in that partition until it is moved."""
+LOOK_TOPICS = 8
+"""Topics that are looked at one by one: of more that are new, librdkafka asks for all in one question."""
+
+ASK_AGAIN_SECONDS = 0.5
+"""Between attempts to learn where a partition begins."""
+
+Earliest = Callable[[TopicPartition], Awaitable[int]]
+"""Tells where a partition begins."""
 
 
 class KafkaReader:
     """A `LogReader`. `open` it before use."""
 
-    def __init__(self, properties: Properties) -> None:
+    def __init__(self, properties: Properties, topics: Topics, earliest: Earliest) -> None:
         self._properties = properties
+        self._topics = topics
+        self._earliest = earliest
+        self._identities: dict[str, str] = {}
+        """Which topics the offsets are of, where that is known."""
+        self._unchecked: Batch | None = None
+        """What was polled, and is not known yet to be of the topics that were assigned."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka reader")
         self._consumer: Consumer | None = None
         self._next: dict[TopicPartition, int] = {}
@@ -39,21 +55,24 @@ class KafkaReader:
         """The last change of assignment that each partition was in: what was polled before it is of no use."""
         self._done = 0
         """The last one that the thread has come to."""
-        self._stopped: set[TopicPartition] = set()
-        """Where the consumer stands still, out of the log's range, and it is not known yet where that begins."""
+        self._stopped: dict[TopicPartition, asyncio.Task[None]] = {}
+        """Where the consumer stands still, out of the log's range, and who asks where that begins."""
         self._held: deque[Record] = deque()
         self._errors: dict[tuple[TopicPartition | None, type[LogError]], LogError] = {}
         """What is to be raised: of each kind once for a partition. librdkafka repeats itself each half second, and who
         waits between two readings would be raised more than it ever comes to."""
         self._filling: asyncio.Task[None] | None = None
         self._interrupt = threading.Event()
+        self._told = threading.Event()
         self._down: KafkaError | None = None
         self._waiting_jobs = 0
+        self._seen: set[TopicPartition] = set()
+        """Partitions that the consumer has looked at. Used on its thread."""
 
-    async def open(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def open(self, offsets: Mapping[TopicPartition, int], identities: Mapping[str, str] = NO_IDENTITIES) -> None:
         """Make the consumer and assign what it reads. Raises: LogUnavailable."""
         await self._on_thread(self._make)
-        await self.assign(offsets)
+        await self.assign(offsets, identities)
 
     def _make(self) -> None:
         try:
@@ -65,10 +84,13 @@ class KafkaReader:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._down = error
 
-    async def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def assign(
+        self, offsets: Mapping[TopicPartition, int], identities: Mapping[str, str] = NO_IDENTITIES
+    ) -> None:
         """Add partitions, or move there; see `LogReader`."""
         if not offsets:
             return
+        self._identities.update(identities)
         before = {partition: self._next.get(partition) for partition in offsets}
         # Now, not after: the first records may be here before the word that the assignment is made.
         self._next.update(offsets)
@@ -94,7 +116,10 @@ class KafkaReader:
         """Run a change of assignment; what was read of these partitions before it is dropped."""
         self._moves = number = self._moves + 1
         self._moved.update(dict.fromkeys(partitions, number))
-        self._stopped.difference_update(partitions)
+        for partition in partitions:
+            self._stop_asking(partition)
+            for key in [key for key in self._errors if key[0] == partition]:
+                del self._errors[key]
         self._held = deque(record for record in self._held if TopicPartition(*record[:2]) not in partitions)
 
         def run() -> None:
@@ -109,11 +134,21 @@ class KafkaReader:
 
     def _assign(self, offsets: Mapping[TopicPartition, int]) -> None:
         consumer = self._open_consumer()
+        self._look_at_new(consumer, offsets)
         held = {(p.topic, p.partition) for p in consumer.assignment()}
         again = [KafkaPartition(*p) for p in offsets if tuple(p) in held]
         if again:
             consumer.incremental_unassign(again)
         consumer.incremental_assign([KafkaPartition(*p, offset) for p, offset in offsets.items()])
+
+    def _look_at_new(self, consumer: Consumer, partitions: Collection[TopicPartition]) -> None:
+        """Have the consumer learn of partitions that it has not read yet."""
+        new = {partition.topic for partition in partitions if partition not in self._seen}
+        seen = {partition.topic for partition in self._seen}
+        for topic in new if len(new) <= LOOK_TOPICS else new & seen:
+            with contextlib.suppress(KafkaException):  # later, then, by itself
+                look_at(consumer, topic, LOOK_TIMEOUT, lambda: False)
+        self._seen.update(partitions)
 
     def _unassign(self, partitions: Sequence[TopicPartition]) -> None:
         self._open_consumer().incremental_unassign([KafkaPartition(*partition) for partition in partitions])
@@ -154,28 +189,55 @@ class KafkaReader:
         """Poll once; what comes is held, so that a cancelled read loses nothing."""
         loop = asyncio.get_running_loop()
         try:
-            batch = await loop.run_in_executor(self._thread, self._poll_now, limit, timeout)
+            batch = self._unchecked
+            if batch is None:
+                batch = self._unchecked = await loop.run_in_executor(self._thread, self._poll_now, limit, timeout)
+            wrong = await self._topics.check_same(self._places(batch))
         except KafkaException as exc:
             self._hold(None, raised(exc))
             return
+        except LogError as exc:
+            # What was polled is looked at again with the next call.
+            self._hold(exc.partition, exc)
+            return
         finally:
             self._filling = None
-        self._keep(batch)
+        self._unchecked = None
+        self._take(batch, wrong)
+
+    def _places(self, batch: Batch) -> Mapping[str, tuple[str, int]]:
+        """Return which topics a batch is taken to be of, with the lowest offset of each: see `Topics.check_same`."""
+        lowest: dict[str, int] = {}
+        for topic, _, offset, *_ in batch.records:
+            if offset < lowest.get(topic, sys.maxsize):
+                lowest[topic] = offset
+        for partition, end in batch.ends.items():
+            if end > self._next.get(partition, end):
+                lowest[partition.topic] = min(end, lowest.get(partition.topic, end))
+        known = self._identities
+        return {topic: (identity, offset) for topic, offset in lowest.items() if (identity := known.get(topic))}
+
+    def _take(self, batch: Batch, wrong: Mapping[str, LogError]) -> None:
+        """Hold what a batch brought, but for the topics that are not the ones that were assigned."""
+        for one in self._next:
+            refused = wrong.get(one.topic)
+            if refused is not None and self._is_current(one, batch):
+                self._hold(one, TopicReplaced(one.topic) if isinstance(refused, TopicReplaced) else refused)
+        self._keep(batch, wrong)
         for partition, error in batch.errors:
             if partition is None:
                 self._hold(None, translated(error))
             elif self._is_current(partition, batch):
                 if error.code() in OUT_OF_RANGE:
-                    self._stopped.add(partition)
+                    self._ask_earliest(partition)
                 else:
-                    self._hold(partition, translated(error, partition.topic))
-        for partition in list(self._stopped):
-            await self._tell_stopped(partition)
+                    self._hold(partition, translated(error, partition.topic, right="READ"))
         if self._down is not None and not batch:
             self._hold(None, translated(self._down))
         self._down = None
 
     def _hold(self, partition: TopicPartition | None, error: LogError) -> None:
+        error.partition = partition
         self._errors[partition, type(error)] = error
 
     def _poll_now(self, limit: int, timeout: float) -> Batch:
@@ -185,35 +247,47 @@ class KafkaReader:
         return batch
 
     def _poll(self, limit: int, timeout: float) -> Batch:
-        return poll(self._open_consumer(), limit, timeout, lambda: self._interrupt.is_set() or self._down is not None)
+        self._told.clear()
+        stop = lambda: self._interrupt.is_set() or self._told.is_set() or self._down is not None  # noqa: E731
+        return poll(self._open_consumer(), limit, timeout, stop)
 
-    def _keep(self, batch: Batch) -> None:
+    def _keep(self, batch: Batch, wrong: Mapping[str, LogError]) -> None:
         for record in batch.records:
             partition = TopicPartition(record.topic, record.partition)
-            if self._is_current(partition, batch):
+            if partition.topic not in wrong and self._is_current(partition, batch):
                 self._next[partition] = record.offset + 1
                 self._held.append(record)
         for partition, end in batch.ends.items():
-            if self._is_current(partition, batch):
+            if partition.topic not in wrong and self._is_current(partition, batch):
                 self._next[partition] = max(self._next[partition], end)
 
-    async def _tell_stopped(self, partition: TopicPartition) -> None:
-        """Raise that a place is out of range, once it is known where the log begins; until then, why it is not."""
-        move = self._moved.get(partition, 0)
-        try:
-            earliest = await self._on_thread(lambda: self._earliest(partition))
-        except LogError as exc:
-            self._hold(partition, exc)
-            return
-        if partition in self._stopped and move == self._moved.get(partition, 0):
-            self._stopped.discard(partition)
-            self._hold(partition, OffsetOutOfRange(partition, self._next[partition], earliest))
+    def _ask_earliest(self, partition: TopicPartition) -> None:
+        """Raise, once it is known where the log begins, that a place is out of range; others are read meanwhile."""
+        if partition not in self._stopped:
+            asking = asyncio.create_task(self._tell_stopped(partition), name="kafka earliest")
+            self._stopped[partition] = asking
 
-    def _earliest(self, partition: TopicPartition) -> int:
-        bounds = self._open_consumer().get_watermark_offsets(KafkaPartition(*partition), timeout=WATERMARK_TIMEOUT)
-        if bounds is None:
-            raise LogUnavailable(f"the bounds of {partition.topic}/{partition.partition} did not come in time")
-        return int(bounds[0])
+    def _stop_asking(self, partition: TopicPartition) -> None:
+        asking = self._stopped.pop(partition, None)
+        if asking is not None:
+            asking.cancel()
+
+    async def _tell_stopped(self, partition: TopicPartition) -> None:
+        while True:
+            try:
+                earliest = await self._earliest(partition)
+                break
+            except LogError as exc:
+                self._hold(partition, exc)
+            self._interrupt_poll()
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
+        del self._stopped[partition]
+        self._hold(partition, OffsetOutOfRange(partition, self._next[partition], earliest))
+        self._interrupt_poll()
+
+    def _interrupt_poll(self) -> None:
+        """Have the poll that is under way end soon: there is something to raise."""
+        self._told.set()
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """Return the next offset of each partition; see `LogReader`."""
@@ -225,6 +299,8 @@ class KafkaReader:
 
     async def aclose(self) -> None:
         """Close the consumer and its thread. Idempotent."""
+        for partition in list(self._stopped):
+            self._stop_asking(partition)
         if self._consumer is not None:
             await self._on_thread(self._close)
         self._thread.shutdown(wait=False)

@@ -1,0 +1,122 @@
+"""Asking which topics there are, of a cluster in which brokers die: by two clients, the second where the first is slow.
+
+librdkafka asks one broker of its choice, which it holds to be the controller. One that has died is named as such for as
+long as its session lasts, and one that stands still is waited for: a client that has met it is of no use for seconds,
+while another one's broker answers in milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any
+
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from eventstreams.errors import LogUnavailable
+from eventstreams.eventlog.kafka.contact import ASKED_TOPIC, Contact
+from eventstreams.eventlog.kafka.options import Properties
+from eventstreams.eventlog.kafka.reasons import UNREACHED, Reasons
+
+TIMEOUT = 10.0
+"""Seconds after which the cluster is taken to be away."""
+
+ATTEMPT_SECONDS = 1.0
+"""What one client has for an answer, many times what a broker that is well takes."""
+
+HEDGE_SECONDS = 0.15
+"""After which the second one is asked too."""
+
+PAUSE = 0.05
+"""Seconds between two rounds, where both fail at once."""
+
+Answers = Mapping[str, Any]
+"""By topic, librdkafka's description, or the error."""
+
+
+class Asking:
+    """Two clients, the one that answered last asked first. `open` it before use."""
+
+    def __init__(self, properties: Properties, contact: Contact, reasons: Reasons, threads: Executor) -> None:
+        self._properties = properties
+        self._contact = contact
+        self._reasons = reasons
+        self._threads = threads
+        self._clients: list[AdminClient] = []
+        self._under_way: set[asyncio.Task[Answers | None]] = set()
+
+    async def describe(self, topics: Collection[str]) -> Answers:
+        """Return what the cluster says of each. Raises: LogUnavailable."""
+        self._contact.check()
+        if not self._clients:
+            self._clients = [self._contact.admin, AdminClient(self._properties)]
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            answers = await self._round(topics)
+            if answers is not None:
+                return answers
+            if time.monotonic() >= deadline:
+                raise LogUnavailable(self._reasons.sentence(f"no answer in {TIMEOUT:g} s"))
+            await asyncio.sleep(PAUSE)
+
+    async def _round(self, topics: Collection[str]) -> Answers | None:
+        """Ask both, the second after a while; return what came first, None where neither answered."""
+        asked: dict[asyncio.Task[Answers | None], AdminClient] = {}
+        for number, client in enumerate(list(self._clients)):
+            asked[self._begin(client, topics)] = client
+            patience = HEDGE_SECONDS if number == 0 else 2 * ATTEMPT_SECONDS
+            for task in await _ended(asked, patience):
+                answers = task.result()
+                if answers is not None:
+                    best = asked[task]
+                    self._clients = [best, *(one for one in self._clients if one is not best)]
+                    return answers
+        return None
+
+    def _begin(self, client: AdminClient, topics: Collection[str]) -> asyncio.Task[Answers | None]:
+        task = asyncio.create_task(self._ask(client, sorted(topics)), name="kafka topics")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+    async def _ask(self, client: AdminClient, topics: list[str]) -> Answers | None:
+        """Ask one client; None where it reached nobody: it looks then whom it may ask next."""
+        loop = asyncio.get_running_loop()
+        ask = partial(client.describe_topics, TopicCollection(topics), request_timeout=ATTEMPT_SECONDS)
+        try:
+            futures = await loop.run_in_executor(self._threads, ask)
+        except KafkaException:
+            return None
+        answers = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
+        if not all(isinstance(one, KafkaException) and one.args[0].code() in UNREACHED for one in answers):
+            return dict(zip(futures, answers, strict=True))
+        try:
+            await loop.run_in_executor(self._threads, partial(client.list_topics, ASKED_TOPIC, timeout=ATTEMPT_SECONDS))
+        except KafkaException:
+            client.poll(0)
+        return None
+
+    async def aclose(self) -> None:
+        """End what is under way. Idempotent."""
+        tasks = list(self._under_way)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._clients = []  # a client has no end but that nobody holds it
+
+
+async def _ended(
+    tasks: Collection[asyncio.Task[Answers | None]], patience: float
+) -> list[asyncio.Task[Answers | None]]:
+    """Return those that have ended, as soon as one has an answer; all have ended, or time is over, otherwise."""
+    deadline = time.monotonic() + patience
+    while True:
+        left = [task for task in tasks if not task.done()]
+        done = [task for task in tasks if task.done()]
+        if not left or any(task.result() is not None for task in done) or time.monotonic() >= deadline:
+            return done
+        await asyncio.wait(left, timeout=deadline - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)

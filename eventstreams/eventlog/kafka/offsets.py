@@ -1,0 +1,126 @@
+"""Where partitions begin and end, and where in them a time is: asked of their leaders, whoever leads by now."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any
+
+from confluent_kafka import IsolationLevel, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import OffsetSpec
+
+from eventstreams.errors import LogUnavailable
+from eventstreams.eventlog.base import Extent
+from eventstreams.eventlog.kafka.contact import Contact
+from eventstreams.eventlog.kafka.errors import STALE_LEADER, UNKNOWN
+from eventstreams.eventlog.kafka.reasons import UNREACHED, Reasons
+from eventstreams.eventlog.kafka.topics import Topics
+from eventstreams.positions import AtOffset, AtTime, Edge, Next, Position
+from eventstreams.records import TopicPartition
+
+TIMEOUT = 10.0
+"""Seconds after which a partition is taken to have no leader."""
+
+ATTEMPT_SECONDS = 2.5
+"""What a leader has for an answer: after that another one may lead."""
+
+LOOK_TIMEOUT = 1.0
+"""Seconds for a look who leads."""
+
+LEADER_RETRY = 0.1
+"""Seconds until offsets are asked for again after their partition's leader was not whom we took for it."""
+
+
+class Offsets:
+    """Asks for offsets."""
+
+    def __init__(self, contact: Contact, topics: Topics, reasons: Reasons, threads: Executor) -> None:
+        self._contact = contact
+        self._topics = topics
+        self._reasons = reasons
+        self._threads = threads
+
+    async def _ask(self, specs: Mapping[TopicPartition, Any]) -> Mapping[TopicPartition, int]:
+        """Return what ListOffsets tells, -1 for a time after the last record."""
+        if not specs:
+            return {}
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                return await self._list_offsets(specs)
+            except KafkaException as exc:
+                partition = next(iter(specs))
+                if exc.args[0].code() not in STALE_LEADER | UNKNOWN | UNREACHED or time.monotonic() >= deadline:
+                    raise self._reasons.explain(exc, partition.topic) from exc
+            except LogUnavailable:
+                if time.monotonic() >= deadline:
+                    raise
+            await self._topics.check_known(specs)
+            # The admin client keeps what it knows of partitions and leaders for minutes, and does not look again by
+            # itself.
+            for topic in {partition.topic for partition in specs}:
+                await self._look_at(topic)
+            await asyncio.sleep(LEADER_RETRY)
+
+    async def _look_at(self, topic: str) -> None:
+        look = partial(self._contact.admin.list_topics, topic, timeout=LOOK_TIMEOUT)
+        with contextlib.suppress(KafkaException):  # then once more, soon
+            await asyncio.get_running_loop().run_in_executor(self._threads, look)
+
+    async def _list_offsets(self, specs: Mapping[TopicPartition, Any]) -> Mapping[TopicPartition, int]:
+        self._contact.check()
+        asked = {KafkaPartition(*partition): spec for partition, spec in specs.items()}
+        futures = self._contact.admin.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ATTEMPT_SECONDS
+        )
+        results = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
+        found: dict[TopicPartition, int] = {}
+        for partition, result in zip(futures, results, strict=True):
+            if isinstance(result, BaseException):
+                raise result
+            if result.offset < -1:
+                # Deliberate: a leader that does not answer in time is told by no error, but by no offset.
+                self._contact.look()
+                raise LogUnavailable(self._reasons.sentence(f"no answer for {partition.topic}"))
+            found[TopicPartition(partition.topic, partition.partition)] = result.offset
+        return found
+
+    async def extents(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Extent]:
+        """Return what each partition holds; see `EventLog`."""
+        await self._topics.check_known(partitions)
+        earliest = await self._ask({partition: OffsetSpec.earliest() for partition in partitions})
+        end = await self._ask({partition: OffsetSpec.latest() for partition in partitions})
+        return {partition: Extent(earliest[partition], end[partition]) for partition in partitions}
+
+    async def earliest(self, partition: TopicPartition) -> int:
+        """Return where a partition begins. Raises: UnknownTopic, LogUnavailable, LogRefused."""
+        return (await self._ask({partition: OffsetSpec.earliest()}))[partition]
+
+    async def resolve(self, positions: Mapping[TopicPartition, Position]) -> Sequence[tuple[TopicPartition, Next]]:
+        """Turn positions into offsets; see `EventLog`."""
+        await self._topics.check_known(positions.keys())
+        specs = {partition: _spec(position) for partition, position in positions.items()}
+        # The ends are asked first: a record that comes in between is then behind the cursor, not lost before it.
+        late = {p: OffsetSpec.latest() for p, position in positions.items() if isinstance(position, AtTime)}
+        ends = await self._ask(late)
+        found = await self._ask({partition: spec for partition, spec in specs.items() if spec is not None})
+        resolved: list[tuple[TopicPartition, Next]] = []
+        for partition, position in positions.items():
+            offset = position.offset if isinstance(position, AtOffset) else found[partition]
+            resolved.append((partition, Next(ends[partition] if offset < 0 else offset, None)))
+        return resolved
+
+
+def _spec(position: Position) -> Any:
+    if position is Edge.EARLIEST:
+        return OffsetSpec.earliest()
+    if position is Edge.LATEST:
+        return OffsetSpec.latest()
+    if isinstance(position, AtTime):
+        return OffsetSpec.for_timestamp(position.timestamp)
+    return None
