@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 10
 LOG ?= embedded
 
-.PHONY: setup run test lint kafka soak soak-intake clients acceptance bench
+.PHONY: setup run test lint kafka soak soak-intake soak-cluster clients acceptance bench
 
 setup: $(STAMP)
 
@@ -40,6 +40,9 @@ acceptance: setup
 
 soak-intake: setup
 	$(BIN)/python -m tests.support.intake_oracle --minutes $(MINUTES) $(if $(SPOOL),--spool)
+
+soak-cluster: setup
+	$(BIN)/python -m tests.support.cluster_oracle --minutes $(MINUTES) $(if $(SESSION),--session $(SESSION))
 
 clients: setup
 	$(BIN)/python -m pytest -m clients tests/clients
