@@ -279,14 +279,18 @@ class LogUnavailable(LogError):
 
 
 class LogRefused(LogError):
-    """The log refuses a topic (None: all) for good, by authorisation for instance; `errno` is Kafka's error code."""
+    """The log refuses a topic (None: all) for good, by authorisation for instance; `errno` is Kafka's error code.
+
+    `words` are Kafka's own, which a client of the original knows; the message may say more.
+    """
 
     code = "log_refused"
 
-    def __init__(self, message: str, *, topic: str | None = None, errno: int = -1) -> None:
+    def __init__(self, message: str, *, topic: str | None = None, errno: int = -1, words: str | None = None) -> None:
         super().__init__(message)
         self.topic = topic
         self.errno = errno
+        self.words = message if words is None else words
 
 
 class ProducerError(EventStreamsError):

@@ -204,7 +204,7 @@ def _entry_head(partition: TopicPartition) -> bytes:
 def error_body(exc: EventStreamsError) -> dict[str, object]:
     """Return the body of `event: error`: the original's shape for errors of the log."""
     if isinstance(exc, LogRefused):
-        return {"message": exc.message, "code": exc.errno, "errno": exc.errno, "origin": "local"}
+        return {"message": exc.words, "code": exc.errno, "errno": exc.errno, "origin": "local"}
     return {"message": exc.message, "code": exc.code, "origin": "eventstreams"}
 
 

@@ -62,7 +62,7 @@ def translated(error: KafkaError, topic: str | None = None, *, right: str = "DES
     if code in UNKNOWN:
         return UnknownTopic(words)
     if code in REFUSED:
-        return LogRefused(refusal(code, topic, right), topic=topic, errno=code)
+        return LogRefused(refusal(code, topic, right), topic=topic, errno=code, words=KafkaError(code).str())
     if code in TOO_LARGE:
         return RecordTooLarge(words)
     if code == KafkaError._QUEUE_FULL:
