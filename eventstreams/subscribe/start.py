@@ -23,6 +23,9 @@ from eventstreams.subscribe.frames import Gap
 from eventstreams.subscribe.growth import first_position
 from eventstreams.subscribe.request import StreamRequest
 
+SECOND_LOOKS = (0.05, 0.1, 0.0)
+"""Seconds after each look at topics that are not the ones of an id, before the next."""
+
 NO_ID = LastEventId([], None)
 
 
@@ -76,11 +79,11 @@ async def find_start(request: StreamRequest, log: EventLog, memory: Memory, *, r
         # Streams that are configured with an empty list: there is nothing to be assigned.
         raise bad_shape([])
     allowed = list(dict.fromkeys((*request.topics, *(request.more_topics if request.last_event_id else ()))))
-    described = await log.describe(allowed)
-    await memory.know(described)
-    held = {topic: list(described[topic].partitions) if topic in described else [] for topic in allowed}
     given = request.last_event_id or NO_ID
     ours = given.cluster is not None and given.cluster == log.cluster
+    described = await _describe(log, allowed, given if ours else NO_ID)
+    await memory.know(described)
+    held = {topic: list(described[topic].partitions) if topic in described else [] for topic in allowed}
     replaced = _replaced(given, described) if ours else frozenset()
     try:
         wanted = _positions(request, held, log.cluster, resume_skew, replaced)
@@ -99,6 +102,30 @@ async def find_start(request: StreamRequest, log: EventLog, memory: Memory, *, r
         if partition in cursor:
             cursor.move(partition, Next(cursor[partition].offset, time))
     return Start(cursor, wanted.gaps, request.streams)
+
+
+async def _describe(log: EventLog, topics: Collection[str], given: LastEventId) -> Mapping[str, TopicDescription]:
+    """Return the topics that there are; where the id is of others, or of more partitions, after a second look.
+
+    What an id of ours tells was so: a broker that lags behind has not heard of it yet. Raises: LogUnavailable.
+    """
+    for pause in SECOND_LOOKS:
+        described = await log.describe(topics)
+        if not _replaced(given, described) and not _unheard(given, described):
+            return described
+        await asyncio.sleep(pause)
+    unheard = _unheard(given, described)
+    if unheard:
+        raise LogUnavailable(f"partitions of {', '.join(unheard)} are not there just now")
+    return described
+
+
+def _unheard(given: LastEventId, described: Mapping[str, TopicDescription]) -> Sequence[str]:
+    """Return the topics of which the id names partitions that are not told, though it was made over these topics."""
+    same = [t for t, told in given.marks.items() if t in described and mark(described[t].identity) == told]
+    held = {partition for topic in same for partition in described[topic].partitions}
+    named = {(one.topic, one.partition) for one in given.entries if isinstance(one, PartitionEntry)}
+    return sorted({topic for topic, partition in named - held if topic in same})
 
 
 def _replaced(given: LastEventId, described: Mapping[str, TopicDescription]) -> frozenset[str]:

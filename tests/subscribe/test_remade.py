@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from eventstreams.errors import LogUnavailable, NoTopics, OffsetOutOfRange
+from eventstreams.errors import InvalidAssignment, LogUnavailable, NoTopics, OffsetOutOfRange
 from eventstreams.eventlog.base import Block, EventLog
 from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.eventlog.kafka.admin import TopicsAdmin, WantedTopic
@@ -399,3 +399,18 @@ async def test_topic_that_was_there_a_moment_ago_is_away_and_no_mistake_of_the_c
                     refused = exc
                 except LogUnavailable:
                     await asyncio.sleep(0.05)
+
+
+async def test_partition_that_only_the_id_knows_of_is_not_heard_of_yet(place: Place) -> None:
+    """It was made over this topic, so there is such a partition: a broker that lags behind answers."""
+    await place.make()
+    await place.add("old", 5)
+    async with place.engine() as engine:
+        client = await place.connect(engine)
+        await client.read(5)
+        client.close()
+        more = {"topic": place.topic, "partition": 1, "offset": 0}
+        with pytest.raises(LogUnavailable, match=r"partitions of .*t are not there just now"):
+            await place.connect(engine, [*client.last_id, more])
+        with pytest.raises(InvalidAssignment, match="there is no such partition"):
+            await place.connect(engine, [more])

@@ -290,10 +290,9 @@ async def soak(cluster: Cluster, folder: Path, ways: Sequence[Way], *, minutes: 
         rig = Rig(cluster, folder, [way], rate=rate, seed=seed, companions=[watching])
         found += await rig.run(TROUBLES, 60 * minutes / len(ways))
         watched.append(f"{way.name}: {watching}")
-        print(f"{table(found[-1:])}\n503s of each trouble: {found[-1].troubles}\n{watching}", flush=True)
+        print(f"{table(found[-1:])}\n503s of each trouble: {found[-1].troubles}\n{watching}")
+        print(*found[-1].surprises[:20], sep="\n", flush=True)
     print(f"\nseed={seed} rate={rate:g}/s\n{table(found)}", *watched, sep="\n")
-    for one in found:
-        print(*(f"{one.way.name}: {surprise}" for surprise in one.surprises[:20]), sep="\n")
     return 0 if all(one.clean for one in found) else 1
 
 

@@ -100,6 +100,10 @@ class Asking:
             client.poll(0)
         return None
 
+    def turn(self) -> None:
+        """Have the other one be asked first: what this one's broker says is old."""
+        self._clients.reverse()
+
     async def aclose(self) -> None:
         """End what is under way. Idempotent."""
         tasks = list(self._under_way)

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaException
 
-from eventstreams.errors import LogError, LogRefused, TopicReplaced, UnknownTopic
+from eventstreams.errors import LogError, LogRefused, LogUnavailable, TopicReplaced, UnknownTopic
 from eventstreams.eventlog.base import TopicDescription
-from eventstreams.eventlog.kafka.asking import Asking
+from eventstreams.eventlog.kafka.asking import PAUSE, TIMEOUT, Asking
 from eventstreams.eventlog.kafka.errors import UNKNOWN
 from eventstreams.records import TopicPartition
 
@@ -39,16 +39,26 @@ METADATA_SECONDS = 1.0
 ABSENCE_SECONDS = 0.2
 """The same for a topic that is not there: it may have been made just now."""
 
+LAG_SECONDS = 15.0
+"""No broker that answers lags further behind: it would be out by then. One that goes on telling the older is right."""
+
+MAX_PAST = 16
+"""Identities of a topic that are remembered."""
+
 MAX_KNOWN = 20_000
 """Topics that are remembered: names may come from events."""
 
 
-class _Known(NamedTuple):
+class Known(NamedTuple):
     """What was told of a topic by a question of that time (monotonic); `error`: why it is not told."""
 
     asked: float
     found: TopicDescription | None
     error: LogError | None = None
+    last: TopicDescription | None = None
+    """The newest that was there."""
+    past: tuple[tuple[str, float], ...] = ()
+    """The identities of those before it, with the time (monotonic) at which each was the newest."""
 
 
 class Topics:
@@ -57,7 +67,7 @@ class Topics:
     def __init__(self, asking: Asking, explain: Callable[[KafkaException, str], LogError]) -> None:
         self._asking = asking
         self._explain = explain
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, Known] = {}
         self._wanted: set[str] = set()
         self._question: asyncio.Task[None] | None = None
 
@@ -124,9 +134,19 @@ class Topics:
 
     async def _ask_for(self, topics: Collection[str], since: float) -> None:
         """Return when all are known by questions begun at `since` or later. Raises: LogUnavailable."""
+        deadline = time.monotonic() + TIMEOUT
+        asked: set[str] = set()
         while late := [topic for topic in topics if not self._is_told(topic, since)]:
+            if not asked.isdisjoint(late):
+                # By a broker that lags behind: another one may know more, or the same one in a moment.
+                if time.monotonic() >= deadline:
+                    raise LogUnavailable(f"brokers do not agree which topic {late[0]!r} is")
+                self._asking.turn()
+                await asyncio.sleep(PAUSE)
+            began = self._question is None
             # Shielded: the answer is everybody's, one caller's going must not end it.
             await asyncio.shield(self._want(late))
+            asked.update(late if began else ())
 
     def _want(self, topics: Collection[str]) -> asyncio.Task[None]:
         """Return the question that is under way; these topics are in the next one, if not in it."""
@@ -152,12 +172,13 @@ class Topics:
         self._prune()
 
     def _note(self, topic: str, asked: float, answer: Any) -> None:
+        before = self._known.get(topic, Known(0.0, None))
         if not isinstance(answer, BaseException):
-            self._known[topic] = _Known(asked, _description(topic, answer))
-        elif isinstance(answer, KafkaException) and answer.args[0].code() in UNKNOWN:
-            self._known[topic] = _Known(asked, None)
+            self._known[topic] = newer(before, asked, _description(topic, answer))
         elif isinstance(answer, KafkaException):
-            self._known[topic] = _Known(asked, None, self._explain(answer, topic))
+            unknown = answer.args[0].code() in UNKNOWN
+            error = None if unknown else self._explain(answer, topic)
+            self._known[topic] = before._replace(asked=asked, found=None, error=error)
         else:
             raise answer
 
@@ -213,6 +234,22 @@ def _missing(wanted: Collection[TopicPartition], found: Mapping[str, TopicDescri
     """Return the first partition that there is not; None when all are there."""
     held = {partition for topic in found.values() for partition in topic.partitions}
     return next((partition for partition in wanted if partition not in held), None)
+
+
+def newer(before: Known, asked: float, found: TopicDescription) -> Known:
+    """Return what is known of a topic after an answer. Brokers may lag behind: what was newer already stays."""
+    last = before.last
+    if last is None or not found.identity:
+        return Known(asked, found, last=found)
+    if found.identity == last.identity:
+        # It never has fewer partitions.
+        widest = max(found, last, key=lambda one: len(one.partitions))
+        return Known(asked, widest, last=widest, past=before.past)
+    past = tuple(one for one in before.past if asked - one[1] < LAG_SECONDS)
+    if found.identity in dict(past):
+        # Nothing is told by that: it is as old as before.
+        return before
+    return Known(asked, found, last=found, past=(*past, (last.identity, asked))[-MAX_PAST:])
 
 
 def _description(topic: str, told: Any) -> TopicDescription:
