@@ -59,8 +59,8 @@ async def reason(servers: str, given: Mapping[str, Any]) -> tuple[LogError, floa
     seconds = time.monotonic() - began
     with pytest.raises(type(caught.value)) as applying:
         await TopicsAdmin(servers, given).topics()
-    assert str(applying.value) == str(caught.value)
-    assert str(caught.value).startswith(f"Kafka at {servers} cannot be reached: ")
+    for told in (applying.value, caught.value):
+        assert str(told).startswith(f"Kafka at {servers} cannot be reached: ")
     return caught.value, seconds
 
 

@@ -2,7 +2,8 @@
 
 In the end each has seen every event of the topic that grew, once and in order, from the first of each partition on. Of
 the topic that is made anew it has seen each time a beginning without holes, all of the last one, and a gap notice
-before each that came after one it had seen.
+before each that came after one it had seen. Which one an event is of is what its id tells: a broker that has not heard
+of a deletion yet takes events for the old one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from eventstreams.eventlog.open import open_log
 from tests.support.oracle_client import Client
 from tests.support.oracle_log import values
 from tests.support.processes import GatewayProcess
-from tests.support.sse import Place, SseReader
+from tests.support.sse import Message, Place, SseReader
 
 GENERATION = 10**9
 """Numbers of one topic's life: the next one's begin beyond them."""
@@ -47,6 +48,8 @@ class Watcher(Client):
     def __init__(self, gateway: GatewayProcess, streams: Sequence[str], rng: random.Random, *, whole: bool) -> None:
         super().__init__(gateway, streams, rng, whole=whole)
         self.gaps: Counter[Place] = Counter()
+        self.lives: dict[Place, list[str]] = defaultdict(list)
+        """Of which topic of its name each event was, as its id tells."""
         self.last: Mapping[Place, tuple[int, int]] = {}
         """The last event of each partition: offset and number."""
 
@@ -66,6 +69,12 @@ class Watcher(Client):
                 self._note(json.loads(data))
 
         self._look()
+
+    def _see(self, message: Message) -> None:
+        super()._see(message)
+        meta = json.loads(message.data)["meta"]
+        marks = {entry["topic"]: entry["log"] for entry in json.loads(message.last_event_id) if "log" in entry}
+        self.lives[meta["topic"], meta["partition"]].append(marks[meta["topic"]])
 
     def _note(self, body: Mapping[str, Any]) -> None:
         for gap in body["partitions"]:
@@ -263,19 +272,19 @@ def judged(client: Watcher, truth: Mapping[Place, Sequence[tuple[int, int]]]) ->
 
 
 def _judged(client: Watcher, place: Place, events: Sequence[tuple[int, int]]) -> list[str]:
-    lives: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    order = [life for life, _ in groupby(client.seen[place], lambda event: event[1] // GENERATION)]
-    for event in client.seen[place]:
-        lives[event[1] // GENERATION].append(event)
-    found = [f"{place}: lives in the order {order}"] if any(b <= a for a, b in pairwise(order)) else []
+    lives: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    order = [life for life, _ in groupby(client.lives[place])]
+    for event, life in zip(client.seen[place], client.lives[place], strict=True):
+        lives[life].append(event)
+    found = [f"{place}: lives in the order {order}"] if len(set(order)) < len(order) else []
     for life, seen in lives.items():
         offsets = [offset for offset, _ in seen]
         if offsets != list(range(len(offsets))):
             odd = next(n for n, offset in enumerate(offsets) if offset != n)
             found.append(f"{place}: of life {life} it saw {offsets[max(0, odd - 3) : odd + 3]} at {odd}")
-    last = events[-1][1] // GENERATION if events else None
-    if last is not None and lives[last] != list(events):
-        found.append(f"{place}: {len(lives[last])} of {len(events)} events of the last life")
+    if events and (not order or lives[order[-1]] != list(events)):
+        last = len(lives[order[-1]]) if order else 0
+        found.append(f"{place}: {last} of {len(events)} events of the last life")
     if client.gaps[place] < len(order) - 1:
         found.append(f"{place}: {client.gaps[place]} gap notices for {len(order)} lives")
     return found

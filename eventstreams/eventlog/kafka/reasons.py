@@ -27,6 +27,8 @@ REFUSED = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 ALERT = "SSL alert number"
 """Of TLS: the broker does not take our certificate, or misses one. librdkafka counts it among what may pass."""
 
+HANDSHAKE = "handshake failed"
+
 UNREACHED = frozenset(
     {
         KafkaError._TRANSPORT,
@@ -72,8 +74,13 @@ class Reasons:
             self._refused = reason._replace(words=reason.words + WANTS_CERTIFICATE)
         elif error.code() in REFUSED:
             self._refused = reason
-        else:
+        elif HANDSHAKE in reason.words or not self._met_handshake():
             self._failed = reason
+
+    def _met_handshake(self) -> bool:
+        """Whether a handshake failed lately: it is told once with what that may mean, once as a connection closed."""
+        failed = self._failed
+        return failed is not None and HANDSHAKE in failed.words and self._is_fresh(failed)
 
     def forget(self) -> None:
         """Begin anew: the cluster has answered."""
