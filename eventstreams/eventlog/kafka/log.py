@@ -22,7 +22,7 @@ from eventstreams.eventlog.base import Block, Extent, LogReader, TopicDescriptio
 from eventstreams.eventlog.kafka.asking import Asking
 from eventstreams.eventlog.kafka.contact import Contact
 from eventstreams.eventlog.kafka.fetcher import FetcherPool
-from eventstreams.eventlog.kafka.offsets import Offsets
+from eventstreams.eventlog.kafka.offsets import LEADER_RETRY, TIMEOUT, Offsets
 from eventstreams.eventlog.kafka.options import (
     ASKING,
     BASE,
@@ -45,12 +45,8 @@ from eventstreams.records import NewRecord, Record, TopicPartition
 
 logger = logging.getLogger(__name__)
 
-REQUEST_TIMEOUT = 10.0
 OPEN_TIMEOUT = 6.0
 """Seconds in which a broker must answer at the start, where nobody waits for it."""
-
-LEADER_RETRY = 0.1
-"""Seconds until offsets are asked for again after their partition's leader was not whom we took for it."""
 
 METADATA_THREADS = 6
 LAST_STEPS = (1, 16, 256, 4096, 65536)
@@ -232,7 +228,7 @@ class KafkaLog:
         old = now - GROWTH_SECONDS
         topic = next((topic for topic in topics if self._topics.is_older(topic, old)), None)
         if topic is not None:
-            self._growing = asyncio.create_task(self._asked(topic, now + REQUEST_TIMEOUT))
+            self._growing = asyncio.create_task(self._asked(topic, now + TIMEOUT))
         self._next_look = now + LEADER_RETRY
 
     async def _refused(self, topics: Collection[str], deadline: float) -> Mapping[str, LogError]:
