@@ -57,6 +57,8 @@ class Pump:
         self._watchers: dict[TopicPartition, int] = {}
         self._leaving: dict[TopicPartition, asyncio.TimerHandle] = {}
         self._starting: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._unsure: set[TopicPartition] = set()
+        """Partitions that are just being started, and cannot be read on already."""
         self._early: list[Record] = []
         """Records of partitions that are just being started: read before the word that they are."""
         self._reader: LogReader | None = None
@@ -93,6 +95,7 @@ class Pump:
     def _started(self, mine: Sequence[TopicPartition], starting: asyncio.Task[None]) -> None:
         for partition in mine:
             del self._starting[partition]
+            self._unsure.discard(partition)
             if partition in self._tail.partitions and partition not in self._watchers:
                 self._leave_soon(partition)
         self._early = [record for record in self._early if (record.topic, record.partition) in self._starting]
@@ -119,6 +122,7 @@ class Pump:
         self._wanted.set()
         # Nobody is here yet who could be told, but the tail must have them.
         self._tail.extend([record for record in self._early if (record.topic, record.partition) in ends])
+        recovery.set_aside(self._unsure.intersection(partitions))
         for topic, identity in identities.items():
             if recovery.identity(topic) != identity:
                 # It was made anew meanwhile, and this was not yet known to be read.
@@ -202,7 +206,10 @@ class Pump:
         self._metrics.pump_failed(exc.code)
         logger.warning("a place cannot be read on: %s", exc, extra={"code": exc.code})
         if isinstance(exc, TopicReplaced):
+            self._unsure.update(partition for partition in self._starting if partition.topic == exc.topic)
             self._recovery.doubt(exc.topic)
+        elif exc.partition in self._starting:
+            self._unsure.add(exc.partition)
         elif exc.partition is not None:
             self._recovery.set_aside([exc.partition])
         else:

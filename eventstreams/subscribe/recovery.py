@@ -191,10 +191,14 @@ class Recovery:
             return  # Some were begun meanwhile, of which topic is not known: once more.
         self._begin_anew(topic, found.identity, {p: places[p] for p in places if p in self._tail.partitions})
         left = {p: self._tail.partitions[p].end for p in wanted if p in self._tail.partitions}
-        if self._reader is not None:
-            await self._reader.assign(left, self.identities(left))
-        for partition in wanted:
-            self._aside.pop(partition, None)
+        # Now, not after: what is found out about the new assignment while it is made sets it aside again.
+        since = {partition: self._aside.pop(partition) for partition in wanted if partition in self._aside}
+        try:
+            if self._reader is not None:
+                await self._reader.assign(left, self.identities(left))
+        except BaseException:
+            self._aside = since | self._aside
+            raise
 
     async def _unassign(self, partitions: Collection[TopicPartition]) -> None:
         if self._reader is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from eventstreams.errors import TopicReplaced
 from eventstreams.eventlog.base import Extent, LogReader
 from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.metrics import Metrics
@@ -88,6 +89,96 @@ class EarlyLog:
         self, offsets: Mapping[TopicPartition, int], identities: Mapping[str, str] = NO_IDENTITIES
     ) -> EarlyReader:
         return EarlyReader(self._log, await self._log.open_reader(offsets, identities))
+
+
+class DoubtedReader:
+    """As often as `doubts` says it finds out, while it is assigned partitions, that those are of another topic.
+
+    It stands still there, as Kafka's does, until it is assigned them anew.
+    """
+
+    def __init__(self, reader: LogReader) -> None:
+        self._reader = reader
+        self._standing: set[TopicPartition] = set()
+        self._raised: asyncio.Event | None = None
+        self.doubts = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    async def assign(
+        self, offsets: Mapping[TopicPartition, int], identities: Mapping[str, str] = NO_IDENTITIES
+    ) -> None:
+        await self._reader.assign(offsets, identities)
+        self._standing.difference_update(offsets)
+        if self.doubts:
+            self.doubts -= 1
+            self._standing.update(offsets)
+            self._raised = raised = asyncio.Event()
+            await raised.wait()
+            # Until the pump has been told, and asks again.
+            await asyncio.sleep(0)
+
+    async def read(self, limit: int, timeout: float) -> Sequence[Record]:
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            asyncio.get_running_loop().call_soon(raised.set)
+            raise TopicReplaced(next(iter(self._standing)).topic)
+        records = await self._reader.read(limit, min(timeout, 0.02))
+        return [record for record in records if TopicPartition(*record[:2]) not in self._standing]
+
+
+class DoubtedLog:
+    """A log whose one reader is such."""
+
+    def __init__(self, log: EmbeddedLog) -> None:
+        self._log = log
+        self.reader: DoubtedReader | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def open_reader(
+        self, offsets: Mapping[TopicPartition, int], identities: Mapping[str, str] = NO_IDENTITIES
+    ) -> DoubtedReader:
+        self.reader = DoubtedReader(await self._log.open_reader(offsets, identities))
+        return self.reader
+
+
+async def test_partition_that_is_in_doubt_while_it_is_started_is_read_all_the_same() -> None:
+    async with open_embedded(":memory:") as memory:
+        for topic in ("a", "b"):
+            await memory.create_topic(topic, 1)
+        log = DoubtedLog(memory)
+        async with Engine(log, EngineOptions(), Metrics()).open() as engine:
+            first = await Client().connect(engine, Cursor([(A, Next(0, None))]))
+            assert log.reader is not None
+            log.reader.doubts = 1
+            second = await Client().connect(engine, Cursor([(B, Next(0, None))]))
+            assert log.reader.doubts == 0
+            await memory.append(numbered("b", 3))
+            await second.read(3)
+            for client in (first, second):
+                client.close()
+
+
+async def test_partition_that_is_in_doubt_again_while_it_is_taken_up_is_taken_up_once_more() -> None:
+    async with open_embedded(":memory:") as memory:
+        await memory.create_topic("a", 1)
+        await memory.append(numbered("a", 3))
+        log = DoubtedLog(memory)
+        async with Engine(log, EngineOptions(), Metrics()).open() as engine:
+            client = await Client().connect(engine, Cursor([(A, Next(0, None))]))
+            await client.read(3)
+            assert log.reader is not None
+            log.reader.doubts = 1
+            await memory.delete_topic("a")
+            await memory.create_topic("a", 1)
+            await eventually(lambda: log.reader is not None and not log.reader.doubts)
+            await memory.append(numbered("a", 2))
+            await client.read(5)
+            assert [event["n"] for event in client.events] == [0, 1, 2, 0, 1]
+            client.close()
 
 
 async def test_records_that_come_before_the_word_that_their_partition_is_read_are_delivered() -> None:
