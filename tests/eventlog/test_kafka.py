@@ -341,7 +341,7 @@ async def test_log_opened_without_a_broker_finds_it_later(tmp_path: Path, kafka_
 @kafka
 async def test_producer_with_a_fatal_error_is_replaced(log: KafkaLog, topic: str) -> None:
     assert isinstance((await log.append([NewRecord(topic, b"1")]))[0], Record)
-    fail_for_good(log._writer._made[0])
+    fail_for_good(log._writer._producers.made[0])
     async with asyncio.timeout(10):
         while not isinstance((await log.append([NewRecord(topic, b"2")]))[0], Record):
             pass
@@ -364,7 +364,7 @@ async def test_what_a_replaced_producer_had_is_told_as_not_known_and_what_was_he
                 await asyncio.wait([sent], timeout=STALL_SECONDS + 0.2)
                 held = asyncio.create_task(log.append([NewRecord("t", b"2"), NewRecord("t", b"3")]))
                 await asyncio.wait([held], timeout=0.1)
-                fail_for_good(log._writer._made[0])
+                fail_for_good(log._writer._producers.made[0])
                 (outcome,) = await sent
                 assert isinstance(outcome, AppendTimeout)
                 assert outcome.fate is None

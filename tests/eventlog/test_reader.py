@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,11 +34,14 @@ class ToldReader(KafkaReader):
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         properties = {"bootstrap.servers": "127.0.0.1:1", "group.id": "test"}
-        super().__init__(properties, topics(), self.begins)
+        super().__init__(properties, topics(), self.begins, self.ends)
         self._batches = list(batches)
 
     async def begins(self, partition: TopicPartition) -> int:
         return 0
+
+    async def ends(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return {}
 
     def _poll(self, limit: int, timeout: float) -> Batch:
         return self._batches.pop(0) if self._batches else Batch()

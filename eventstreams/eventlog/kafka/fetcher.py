@@ -45,7 +45,15 @@ class Fetcher:
         self.at: tuple[TopicPartition, int] | None = None
         self._held: deque[Record] = deque()
         self._seen: set[TopicPartition] = set()
+        self._identities: dict[str, str] = {}
         self._end: int | None = None
+        self.worn = False
+        """Whether it is not to be used any more."""
+
+    def note(self, topic: str, identity: str) -> None:
+        """Note which topic of a name is read. A consumer that knows another one may wait for its leaders for ever."""
+        if identity and self._identities.setdefault(topic, identity) != identity:
+            self.worn = True
 
     def fetch(self, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
         """Return records; see `EventLog.fetch`. Blocks."""
@@ -77,6 +85,7 @@ class Fetcher:
             look_at(self._consumer, partition.topic, TIMEOUT, self._closing.is_set)
             if len(self._seen) >= MAX_SEEN:
                 self._seen.clear()
+                self._identities.clear()
             self._seen.add(partition)
         self._consumer.assign([KafkaPartition(*partition, offset)])
         self._held.clear()
@@ -86,6 +95,8 @@ class Fetcher:
         batch = poll(self._consumer, POLL_LIMIT, deadline - time.monotonic(), self._closing.is_set)
         if not batch:
             self.at = None
+            # Its leader may be away, or the consumer take the wrong one for it: another consumer asks anew.
+            self.worn = True
             raise LogUnavailable(f"no answer for {partition.topic}/{partition.partition} in {TIMEOUT:g} s")
         for _, error in batch.errors:
             if error.code() in UNKNOWN and not self._closing.is_set() and time.monotonic() < deadline:
@@ -137,11 +148,13 @@ class FetcherPool:
         self._closing = threading.Event()
         self._lock = threading.Lock()
 
-    async def fetch(self, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
-        """Return records; see `EventLog.fetch`."""
+    async def fetch(
+        self, partition: TopicPartition, start: int, stop: int, max_bytes: int, identity: str = ""
+    ) -> Block:
+        """Return records; see `EventLog.fetch`. `identity`: which topic of the name there is by now."""
         await self._turns.acquire()
         loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._threads, self._fetch, partition, start, stop, max_bytes)
+        work = loop.run_in_executor(self._threads, self._fetch, partition, start, stop, max_bytes, identity)
         # The turn ends when the thread is free, not when its caller has gone.
         work.add_done_callback(self._ended)
         return await asyncio.shield(work)
@@ -151,18 +164,25 @@ class FetcherPool:
         if not work.cancelled():
             work.exception()  # its caller may have gone: else the event loop would tell of it
 
-    def _fetch(self, partition: TopicPartition, start: int, stop: int, max_bytes: int) -> Block:
+    def _fetch(self, partition: TopicPartition, start: int, stop: int, max_bytes: int, identity: str) -> Block:
         try:
-            fetcher = self._take(partition, start)
+            fetcher = self._take(partition, start, identity)
             try:
                 return fetcher.fetch(partition, start, stop, max_bytes)
             finally:
-                with self._lock:
-                    self._idle.append(fetcher)
+                self._put_back(fetcher)
         except KafkaException as exc:
             raise raised(exc, partition.topic) from exc
 
-    def _take(self, partition: TopicPartition, start: int) -> Fetcher:
+    def _take(self, partition: TopicPartition, start: int, identity: str) -> Fetcher:
+        while True:
+            fetcher = self._pick(partition, start)
+            fetcher.note(partition.topic, identity)
+            if not fetcher.worn:
+                return fetcher
+            self._put_back(fetcher)
+
+    def _pick(self, partition: TopicPartition, start: int) -> Fetcher:
         with self._lock:
             for number, fetcher in enumerate(self._idle):
                 if fetcher.at == (partition, start):
@@ -172,6 +192,15 @@ class FetcherPool:
                 return self._idle.pop(0)
             self._made += 1
         return Fetcher(Consumer(self._properties), self._closing)
+
+    def _put_back(self, fetcher: Fetcher) -> None:
+        if fetcher.worn:
+            fetcher.close()
+        with self._lock:
+            if fetcher.worn:
+                self._made -= 1
+            else:
+                self._idle.append(fetcher)
 
     async def aclose(self) -> None:
         """Close all consumers. Idempotent."""

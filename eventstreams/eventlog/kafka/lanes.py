@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from enum import IntEnum
 from functools import partial
 from typing import Any
@@ -56,7 +56,7 @@ class Kind(IntEnum):
 class Lane:
     """One partition: what librdkafka has of it, and what is held before it."""
 
-    __slots__ = ("_marks", "done", "held", "kind", "partition", "sent", "shut", "topic", "turn")
+    __slots__ = ("_marks", "done", "held", "kind", "partition", "producers", "sent", "shut", "topic", "turn")
 
     def __init__(self, topic: Topic, partition: int) -> None:
         self.topic = topic
@@ -70,6 +70,8 @@ class Lane:
         """Whether that one's records are held."""
         self.kind = Kind.SURE
         """Of what is under way."""
+        self.producers: Sequence[Producer] = ()
+        """Whose that is."""
         self._marks: deque[tuple[int, float]] = deque()
         """How many had been sent before a moment: so the oldest record's age is known without a time for each."""
 
@@ -90,12 +92,12 @@ class Lane:
             marks.popleft()
         return now - marks[0][1] > STALL_SECONDS
 
-    def takes(self, size: int) -> bool:
-        """Whether a record of this size may follow what is under way: it is of the same kind."""
+    def takes(self, size: int, producers: Sequence[Producer]) -> bool:
+        """Whether a record of this size may follow what is under way: of the same kind, and of these producers."""
         kind = Kind.SURE if size <= self.topic.sure_bytes else self.topic.unsure
         if self.sent == self.done:
-            self.kind = kind
-        return kind is self.kind
+            self.kind, self.producers = kind, producers
+        return kind is self.kind and producers is self.producers
 
     def hold(self, batch: Batch, number: int) -> None:
         """Keep a record back, behind the others."""
@@ -137,10 +139,12 @@ class Lane:
 class Topic:
     """The lanes of a topic, that of records without a key for now, and what is known of what the topic takes."""
 
-    __slots__ = ("lanes", "name", "sticky", "sure_bytes", "turn", "unsure", "until")
+    __slots__ = ("identity", "lanes", "name", "sticky", "sure_bytes", "turn", "unsure", "until")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.identity = ""
+        """Which topic of this name it was first, where that is known."""
         self.sure_bytes = -1
         """The size of value up to which a record is not refused."""
         self.unsure = Kind.UNSURE
@@ -180,6 +184,15 @@ class Lanes:
             return lanes[crc32(key) % len(lanes)]
         assert topic.sticky is not None
         return topic.sticky
+
+    @property
+    def topics(self) -> Collection[Topic]:
+        """Return the topics that records were placed in."""
+        return self._topics.values()
+
+    def drop(self, topic: Topic) -> None:
+        """Forget a topic's lanes: the next record gets others."""
+        del self._topics[topic.name]
 
     def place(self, topic: str, partition: int) -> Lane:
         """Return the lane of a partition, be it one that the topic is not known to have."""

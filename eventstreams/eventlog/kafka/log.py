@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -81,7 +82,8 @@ class KafkaLog:
         self._pool = FetcherPool(self._consuming)
         self._growing: asyncio.Task[object] | None = None
         self._next_look = 0.0
-        self._writer = KafkaWriter(self._producing, self._count)
+        self._doubting: asyncio.Task[None] | None = None
+        self._writer = KafkaWriter(self._producing, self._count, self._topics.identity, self._doubt)
 
     async def open(self, timeout: float) -> None:
         """Connect. Raises: LogUnavailable, LogRefused, ConfigurationError for properties that librdkafka refuses."""
@@ -173,7 +175,8 @@ class KafkaLog:
             return Block([], start)
         await self._topics.check_known([partition])
         try:
-            block = await self._pool.fetch(partition, start, stop, max_bytes)
+            known = self._topics.identity(partition.topic)
+            block = await self._pool.fetch(partition, start, stop, max_bytes, known)
         except OffsetOutOfRange:
             # A topic made anew that is shorter says so too.
             await self._check_same(partition, identity, 0)
@@ -193,7 +196,7 @@ class KafkaLog:
     ) -> LogReader:
         """Open a reader; see `EventLog`."""
         self._contact.check()
-        reader = KafkaReader(self._consuming, self._topics, self._offsets.earliest)
+        reader = KafkaReader(self._consuming, self._topics, self._offsets.earliest, self._offsets.ends)
         try:
             await reader.open(offsets, identities)
         except BaseException:
@@ -230,6 +233,15 @@ class KafkaLog:
         if topic is not None:
             self._growing = asyncio.create_task(self._asked(topic, now + TIMEOUT))
         self._next_look = now + LEADER_RETRY
+
+    def _doubt(self, topics: Collection[str]) -> None:
+        """Ask anew, beside the appends, for topics that take nothing: they may have been made anew."""
+        if self._doubting is None or self._doubting.done():
+            self._doubting = asyncio.create_task(self._ask_again(topics), name="kafka doubt")
+
+    async def _ask_again(self, topics: Collection[str]) -> None:
+        with contextlib.suppress(LogError):  # the next look comes soon
+            await self._topics.describe(topics, since=time.monotonic())
 
     async def _refused(self, topics: Collection[str], deadline: float) -> Mapping[str, LogError]:
         """Return the topics that take no records now, with the reason; one that once was is left to the producer."""
@@ -276,8 +288,9 @@ class KafkaLog:
             return
         self._closed = True
         await self._readiness.aclose()
-        if self._growing is not None:
-            self._growing.cancel()
+        for task in (self._growing, self._doubting):
+            if task is not None:
+                task.cancel()
         await self._writer.aclose()
         await self._topics.aclose()
         await self._asking.aclose()

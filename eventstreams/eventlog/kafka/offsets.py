@@ -14,7 +14,7 @@ from confluent_kafka import IsolationLevel, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import OffsetSpec
 
-from eventstreams.errors import LogUnavailable
+from eventstreams.errors import LogError, LogUnavailable
 from eventstreams.eventlog.base import Extent
 from eventstreams.eventlog.kafka.contact import Contact
 from eventstreams.eventlog.kafka.errors import STALE_LEADER, UNKNOWN
@@ -73,22 +73,31 @@ class Offsets:
             await asyncio.get_running_loop().run_in_executor(self._threads, look)
 
     async def _list_offsets(self, specs: Mapping[TopicPartition, Any]) -> Mapping[TopicPartition, int]:
+        found: dict[TopicPartition, int] = {}
+        for partition, answer in (await self._answers(specs)).items():
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer < -1:
+                # Deliberate: a leader that does not answer in time is told by no error, but by no offset.
+                self._contact.look()
+                raise LogUnavailable(self._reasons.sentence(f"no answer for {partition.topic}"))
+            found[partition] = answer
+        return found
+
+    async def _answers(self, specs: Mapping[TopicPartition, Any]) -> Mapping[TopicPartition, int | BaseException]:
+        """Ask once. Raises: LogUnavailable where no broker has answered yet."""
         self._contact.check()
         asked = {KafkaPartition(*partition): spec for partition, spec in specs.items()}
         futures = self._contact.admin.list_offsets(
             asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ATTEMPT_SECONDS
         )
         results = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
-        found: dict[TopicPartition, int] = {}
-        for partition, result in zip(futures, results, strict=True):
-            if isinstance(result, BaseException):
-                raise result
-            if result.offset < -1:
-                # Deliberate: a leader that does not answer in time is told by no error, but by no offset.
-                self._contact.look()
-                raise LogUnavailable(self._reasons.sentence(f"no answer for {partition.topic}"))
-            found[TopicPartition(partition.topic, partition.partition)] = result.offset
-        return found
+        return {
+            TopicPartition(partition.topic, partition.partition): result
+            if isinstance(result, BaseException)
+            else result.offset
+            for partition, result in zip(futures, results, strict=True)
+        }
 
     async def extents(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Extent]:
         """Return what each partition holds; see `EventLog`."""
@@ -96,6 +105,16 @@ class Offsets:
         earliest = await self._ask({partition: OffsetSpec.earliest() for partition in partitions})
         end = await self._ask({partition: OffsetSpec.latest() for partition in partitions})
         return {partition: Extent(earliest[partition], end[partition]) for partition in partitions}
+
+    async def ends(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Return the end of each partition of which it is told at the first try."""
+        if not partitions:
+            return {}
+        specs = {partition: OffsetSpec.latest() for partition in partitions}
+        with contextlib.suppress(LogError):
+            told = await self._answers(specs)
+            return {partition: offset for partition, offset in told.items() if isinstance(offset, int) and offset >= 0}
+        return {}
 
     async def earliest(self, partition: TopicPartition) -> int:
         """Return where a partition begins. Raises: UnknownTopic, LogUnavailable, LogRefused."""

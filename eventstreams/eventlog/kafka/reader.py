@@ -19,6 +19,7 @@ from eventstreams.errors import LogError, LogUnavailable, OffsetOutOfRange, Topi
 from eventstreams.eventlog.kafka.errors import OUT_OF_RANGE, raised, translated
 from eventstreams.eventlog.kafka.options import Properties
 from eventstreams.eventlog.kafka.polling import Batch, look_at, poll
+from eventstreams.eventlog.kafka.standstill import LOOK_SECONDS, Ends, Standstill
 from eventstreams.eventlog.kafka.topics import Topics
 from eventstreams.positions import NO_IDENTITIES
 from eventstreams.records import Record, TopicPartition
@@ -39,7 +40,15 @@ Earliest = Callable[[TopicPartition], Awaitable[int]]
 class KafkaReader:
     """A `LogReader`. `open` it before use."""
 
-    def __init__(self, properties: Properties, topics: Topics, earliest: Earliest) -> None:
+    def __init__(
+        self,
+        properties: Properties,
+        topics: Topics,
+        earliest: Earliest,
+        ends: Ends,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         self._properties = properties
         self._topics = topics
         self._earliest = earliest
@@ -68,11 +77,18 @@ class KafkaReader:
         self._waiting_jobs = 0
         self._seen: set[TopicPartition] = set()
         """Partitions that the consumer has looked at. Used on its thread."""
+        self._worn = False
+        """Whether another consumer is to be made: this one knows a topic that was made anew as the old one."""
+        self._standstill = Standstill(ends)
+        self._look_seconds = look_seconds
+        self._watching: asyncio.Task[None] | None = None
 
     async def open(self, offsets: Mapping[TopicPartition, int], identities: Mapping[str, str] = NO_IDENTITIES) -> None:
         """Make the consumer and assign what it reads. Raises: LogUnavailable."""
         await self._on_thread(self._make)
         await self.assign(offsets, identities)
+        watching = self._standstill.run(self._look_seconds, self._settled, self._renew)
+        self._watching = asyncio.create_task(watching, name="kafka standstill")
 
     def _make(self) -> None:
         try:
@@ -90,6 +106,8 @@ class KafkaReader:
         """Add partitions, or move there; see `LogReader`."""
         if not offsets:
             return
+        if any(self._identities.get(topic, identity) != identity for topic, identity in identities.items()):
+            self._worn = True
         self._identities.update(identities)
         before = {partition: self._next.get(partition) for partition in offsets}
         # Now, not after: the first records may be here before the word that the assignment is made.
@@ -115,7 +133,8 @@ class KafkaReader:
     async def _move(self, partitions: Collection[TopicPartition], job: Callable[[], None]) -> None:
         """Run a change of assignment; what was read of these partitions before it is dropped."""
         self._moves = number = self._moves + 1
-        self._moved.update(dict.fromkeys(partitions, number))
+        # What another consumer polled, and nobody has taken yet, comes again.
+        self._moved.update(dict.fromkeys([*partitions, *(self._next if self._worn else ())], number))
         for partition in partitions:
             self._stop_asking(partition)
             for key in [key for key in self._errors if key[0] == partition]:
@@ -134,6 +153,13 @@ class KafkaReader:
 
     def _assign(self, offsets: Mapping[TopicPartition, int]) -> None:
         consumer = self._open_consumer()
+        if self._worn:
+            self._make()
+            consumer.close()
+            consumer = self._open_consumer()
+            self._seen.clear()
+            self._worn = False
+            offsets = dict(self._next)
         self._look_at_new(consumer, offsets)
         held = {(p.topic, p.partition) for p in consumer.assignment()}
         again = [KafkaPartition(*p) for p in offsets if tuple(p) in held]
@@ -151,7 +177,9 @@ class KafkaReader:
         self._seen.update(partitions)
 
     def _unassign(self, partitions: Sequence[TopicPartition]) -> None:
-        self._open_consumer().incremental_unassign([KafkaPartition(*partition) for partition in partitions])
+        consumer = self._open_consumer()
+        held = {(p.topic, p.partition) for p in consumer.assignment()}
+        consumer.incremental_unassign([KafkaPartition(*p) for p in partitions if tuple(p) in held])
 
     def _open_consumer(self) -> Consumer:
         if self._consumer is None:
@@ -285,6 +313,16 @@ class KafkaReader:
         self._hold(partition, OffsetOutOfRange(partition, self._next[partition], earliest))
         self._interrupt_poll()
 
+    def _settled(self) -> Mapping[TopicPartition, int]:
+        """Return where it is in what should come; nothing while what has come is not taken."""
+        if self._held or self._errors or self._unchecked is not None:
+            return {}
+        return {partition: at for partition, at in self._next.items() if partition not in self._stopped}
+
+    async def _renew(self) -> None:
+        self._worn = True
+        await self._move((), lambda: self._assign({}))
+
     def _interrupt_poll(self) -> None:
         """Have the poll that is under way end soon: there is something to raise."""
         self._told.set()
@@ -299,6 +337,9 @@ class KafkaReader:
 
     async def aclose(self) -> None:
         """Close the consumer and its thread. Idempotent."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         for partition in list(self._stopped):
             self._stop_asking(partition)
         if self._consumer is not None:

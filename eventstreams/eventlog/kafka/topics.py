@@ -76,6 +76,11 @@ class Topics:
         known = self._known.get(topic)
         return 0 if known is None or known.found is None else len(known.found.partitions)
 
+    def identity(self, topic: str) -> str:
+        """Return which topic of its name was the newest that was told of; empty where none was."""
+        known = self._known.get(topic)
+        return "" if known is None or known.last is None else known.last.identity
+
     def is_older(self, topic: str, since: float) -> bool:
         """Whether what is known of a topic was told by a question before `since` (monotonic)."""
         known = self._known.get(topic)

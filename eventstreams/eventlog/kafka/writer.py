@@ -12,31 +12,20 @@ while the loop is busy.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from eventstreams.errors import AppendTimeout, LogFull, LogRefused, LogUnavailable
 from eventstreams.eventlog.kafka.batch import Batch, Outcome
 from eventstreams.eventlog.kafka.errors import REFUSED, refusal
-from eventstreams.eventlog.kafka.lanes import ANY_PARTITION, Kind, Lane, Lanes
+from eventstreams.eventlog.kafka.lanes import ANY_PARTITION, Lane, Lanes, Topic
 from eventstreams.eventlog.kafka.options import Properties
+from eventstreams.eventlog.kafka.producers import POLL_SECONDS, Producers
 from eventstreams.records import NewRecord, Record
 
 logger = logging.getLogger(__name__)
-
-FLUSH_TIMEOUT = 10.0
-"""For what librdkafka still has when the log is closed: about an election's time. Its producers have their answers."""
-
-PURGE_TIMEOUT = 1.0
-"""In which librdkafka should have told of what it is made to give up."""
-
-POLL_SECONDS = 0.001
-"""Between looks for delivery reports while records are under way."""
 
 IDLE_SECONDS = 0.1
 """The same while there are none: errors of the producer are told then too."""
@@ -44,23 +33,30 @@ IDLE_SECONDS = 0.1
 RELEASE_SECONDS = 0.005
 """Between looks whether held records may go."""
 
+LOOK_SECONDS = 1.0
+"""Between looks whether topics are still the same."""
+
 CLOSED = "the event log is closed"
 
 
 class KafkaWriter:
     """Served by the loop that opened it; `open` it on that loop before use.
 
-    A producer for each kind of record, see `lanes`. When one has met a fatal error (its idempotence cannot go on:
-    fenced, or refused) all are replaced: it would refuse every record for good. What they had under way is then told as
-    not known.
+    A producer for each kind of record, see `lanes`; why and how others take their place, see `producers`.
     """
 
-    def __init__(self, properties: Properties, count: Callable[[str], int]) -> None:
-        self._properties = properties
+    def __init__(
+        self,
+        properties: Properties,
+        count: Callable[[str], int],
+        identity: Callable[[str], str] = lambda _: "",
+        doubt: Callable[[Collection[str]], None] = lambda _: None,
+    ) -> None:
+        """`identity` tells which topic of a name there is by now, `doubt` has it looked up of some."""
         self._count = count
-        self._made: Sequence[Producer] = ()
-        """By kind."""
-        self._broken: list[Producer] = []
+        self._identity = identity
+        self._doubt = doubt
+        self._producers = Producers(properties, self._note)
         self._lanes = Lanes(count)
         self._fatal = False
         self._refusal: int | None = None
@@ -71,27 +67,21 @@ class KafkaWriter:
         self._waiting: dict[Lane, None] = {}
         """The lanes that hold records."""
         self._next_release = 0.0
+        self._next_look = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._serving: asyncio.TimerHandle | None = None
-        self._aside = ThreadPoolExecutor(1, thread_name_prefix="kafka close")
 
     def open(self) -> None:
         """Make the producers; they connect later, beside. Raises: LogUnavailable for properties that are refused."""
-        try:
-            self._made = [Producer(self._properties) for _ in Kind]
-        except KafkaException as exc:
-            raise LogUnavailable(f"no Kafka producer: {exc}") from exc
-        self._lanes = Lanes(self._count)
-        self._fatal = False
-        if self._serving is None:
-            # Kept: on Python 3.11 each asking for the running loop is a system call.
-            self._loop = asyncio.get_running_loop()
-            self._serve(self._loop)
+        self._producers.make()
+        # Kept: on Python 3.11 each asking for the running loop is a system call.
+        self._loop = asyncio.get_running_loop()
+        self._serve(self._loop)
 
     async def append(self, new: Sequence[NewRecord], timeout: float) -> Sequence[Outcome]:
         """Append records of topics that exist; see `EventLog.append`. Returns after `timeout` seconds at most."""
         loop = self._loop
-        if not self._made or self._closed or loop is None:
+        if self._closed or loop is None:
             return [LogUnavailable(CLOSED)] * len(new)
         if not new:
             return []
@@ -130,7 +120,7 @@ class KafkaWriter:
             lane = lanes.lane(record, turn, now)
             if lane.turn != turn:
                 lane.enter(turn, now)
-            if lane.shut or not lane.takes(len(record.value)):
+            if lane.shut or not lane.takes(len(record.value), self._producers.made):
                 self._hold(lane, batch, number)
             else:
                 self._hand_over(lane, batch, number)
@@ -142,7 +132,7 @@ class KafkaWriter:
 
     def _hand_over(self, lane: Lane, batch: Batch, number: int, *, anywhere: bool = False) -> None:
         try:
-            lane.produce(self._made[lane.kind], batch, number, ANY_PARTITION if anywhere else lane.partition)
+            lane.produce(self._producers.made[lane.kind], batch, number, ANY_PARTITION if anywhere else lane.partition)
         except BufferError:
             batch.settle(number, LogFull("Local: Queue full"))
         except KafkaException as exc:
@@ -162,27 +152,19 @@ class KafkaWriter:
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve delivery reports, hand over what was held, and come again."""
         try:
-            self._poll()
+            self._producers.poll()
             if self._fatal and not self._closed:
                 self._replace()
             now = loop.time()
+            if now >= self._next_look and not self._closed:
+                self._next_look = now + LOOK_SECONDS
+                self._producers.look(now)
+                self._look_at_topics(now)
             if self._waiting and now >= self._next_release:
                 self._next_release = now + RELEASE_SECONDS
                 self._release(now)
         finally:
             self._serving = loop.call_later(POLL_SECONDS if self._pending else IDLE_SECONDS, self._serve, loop)
-
-    def _poll(self) -> None:
-        for producer in self._producers():
-            try:
-                producer.poll(0)
-            except KafkaException as exc:
-                # A fatal error is told by raising, once.
-                if producer not in self._broken:
-                    self._note(exc.args[0])
-
-    def _producers(self) -> Sequence[Producer]:
-        return [*self._made, *self._broken]
 
     def _note(self, error: KafkaError) -> None:
         """Have the producer replaced where it can't go on."""
@@ -195,7 +177,7 @@ class KafkaWriter:
         for lane in list(self._waiting):
             for _ in range(lane.room(now)):
                 batch, number = lane.held[0]
-                if not batch.over and not lane.takes(len(batch.new[number].value)):
+                if not batch.over and not lane.takes(len(batch.new[number].value), self._producers.made):
                     break
                 lane.held.popleft()
                 if not batch.over:
@@ -214,41 +196,56 @@ class KafkaWriter:
             self._serving.cancel()
             self._serving = loop.call_later(POLL_SECONDS, self._serve, loop)
 
+    # -- topics made anew
+
+    def _look_at_topics(self, now: float) -> None:
+        anew: list[Topic] = []
+        stalled: list[str] = []
+        for topic in self._lanes.topics:
+            identity = self._identity(topic.name)
+            if identity and topic.identity and identity != topic.identity:
+                anew.append(topic)
+                continue
+            topic.identity = topic.identity or identity
+            if any(lane.stalled(now) for lane in topic.lanes):
+                stalled.append(topic.name)
+        if anew:
+            self._retire(anew, now)
+        if stalled:
+            self._doubt(stalled)
+
+    def _retire(self, anew: Sequence[Topic], now: float) -> None:
+        """Go on with new producers. Each other lane does as soon as nothing of it is under way."""
+        logger.info("the Kafka producers retire: topics were made anew", extra={"topics": [one.name for one in anew]})
+        lost = [lane for topic in anew for lane in topic.lanes]
+        self._producers.retire(lost, now)
+        for topic in anew:
+            self._lanes.drop(topic)
+        held = [lane for lane in lost if lane in self._waiting]
+        for lane in held:
+            del self._waiting[lane]
+        self._hold_again(held)
+
     # -- ends
 
     def _replace(self) -> None:
         """Go on with new producers; what the broken ones have is given up, which their reports say."""
-        broken, held = self._made, self._waiting
-        self.open()
-        self._waiting = {}
+        self._producers.replace()
+        self._fatal = False
+        held, self._waiting = self._waiting, {}
+        self._lanes = Lanes(self._count)
+        self._hold_again(held)
+
+    def _hold_again(self, held: Collection[Lane]) -> None:
+        """Hold what lanes held that are no more."""
         for old in held:
             lane = self._lanes.place(old.topic.name, old.partition)
             lane.held.extend(old.held)
             self._waiting[lane] = None
-        self._broken += broken
-        for producer in broken:
-            self._aside.submit(_purge, producer).add_done_callback(partial(self._purged, producer))
-
-    def _purged(self, broken: Producer, _: object = None) -> None:
-        """Let it go once its last reports have come; called beside the loop."""
-        loop = self._loop
-        assert loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
-            loop.call_soon_threadsafe(loop.call_later, PURGE_TIMEOUT, self._let_go, broken)
-
-    def _let_go(self, broken: Producer) -> None:
-        if self._closed:
-            return
-        if len(broken):
-            # Somebody waits for what it has to tell.
-            self._purged(broken)
-        else:
-            # Beside the loop: the end of a producer waits for its threads.
-            self._aside.submit(self._broken.remove, broken)
 
     async def aclose(self) -> None:
         """Give back what is held, have delivered what librdkafka has, then stop. Idempotent."""
-        if not self._made or self._closed:
+        if self._closed:
             return
         self._closed = True
         for lane in self._waiting:
@@ -256,29 +253,6 @@ class KafkaWriter:
                 batch.settle(number, LogUnavailable(CLOSED))
         self._waiting.clear()
         self._pending += 1  # until all is delivered the looks are frequent
-        await self._drained(FLUSH_TIMEOUT)
-        loop = asyncio.get_running_loop()
-        ended = list(self._producers())
-        await loop.run_in_executor(self._aside, lambda: [*map(_purge, ended)])
-        await self._drained(PURGE_TIMEOUT)
+        await self._producers.aclose()
         if self._serving is not None:
             self._serving.cancel()
-        self._made = ()
-        self._broken.clear()
-        # Beside the loop: the end of a producer waits for its threads.
-        await loop.run_in_executor(self._aside, ended.clear)
-        self._aside.shutdown(wait=False)
-
-    async def _drained(self, seconds: float) -> None:
-        """Return when librdkafka has told of all it had, or when time is over."""
-        assert self._loop is not None
-        deadline = self._loop.time() + seconds
-        while self._loop.time() < deadline and any(map(len, self._producers())):
-            self._poll()
-            await asyncio.sleep(POLL_SECONDS)
-
-
-def _purge(producer: Producer) -> None:
-    """Have it tell what it has as not delivered."""
-    with contextlib.suppress(KafkaException):
-        producer.purge()
