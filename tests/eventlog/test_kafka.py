@@ -22,7 +22,7 @@ from eventstreams.errors import (
     UnknownTopic,
 )
 from eventstreams.eventlog.kafka.admin import Plan, TopicsAdmin, WantedTopic, plan
-from eventstreams.eventlog.kafka.lanes import SLICE, STALL_SECONDS
+from eventstreams.eventlog.kafka.lanes import BATCH_RECORDS, STALL_SECONDS
 from eventstreams.eventlog.kafka.log import KafkaLog, open_kafka
 from eventstreams.eventlog.kafka.options import PRODUCER, KafkaOptions, properties
 from eventstreams.eventlog.open import open_log
@@ -204,7 +204,7 @@ async def test_what_is_held_while_the_broker_is_away_goes_in_order_when_it_is_ba
             await asyncio.to_thread(broker.kill)
             appends = [asyncio.create_task(log.append([NewRecord("t", b"1")]))]
             await asyncio.wait(appends, timeout=STALL_SECONDS + 0.2)
-            count = 3 * SLICE
+            count = 3 * BATCH_RECORDS
             appends += [asyncio.create_task(log.append([NewRecord("t", b"%d" % n)])) for n in range(2, count)]
             given_up = asyncio.create_task(log.append([NewRecord("t", b"given up")]))
             appends += [asyncio.create_task(log.append([NewRecord("t", b"%d" % count)]))]

@@ -1,13 +1,15 @@
-"""A gate before each partition: how much librdkafka is given while nobody acknowledges.
+"""A gate before each partition: librdkafka is given one batch of it at a time.
 
-What librdkafka has cannot be taken back: it sends it when a leader is found, however late. So while a partition's
-oldest record waits for longer than `STALL_SECONDS`, what comes behind is held here and can be given back as certainly
-not stored. An outage of any length leaves about a second of traffic whose fate is open, and producers that send the
-same again and again are not stored many times when it ends.
+With two under way an election may store records twice. The first is answered by a broker that does not lead yet, the
+second by the same one that leads by now: for it a number of the sequence is missing. Then librdkafka begins a new epoch
+and sends again, of all partitions, what it has no answer for, and some of that is stored already. One batch at a time
+leaves no such pair, as long as it goes in one request.
+
+What librdkafka has cannot be taken back: it sends it when a leader is found, however late. What is held here can be
+given back as certainly not stored. So an outage of any length leaves one batch of each partition whose fate is open.
 
 A record that the topic may refuse goes by another producer than those that it takes for sure, and by a third one where
-the topic has refused before: a refusal makes librdkafka begin a new epoch, under which it sends again what it has under
-way to a leader that died meanwhile. A lane has records of one producer under way.
+the topic has refused before: a refusal makes librdkafka begin a new epoch, too.
 """
 
 from __future__ import annotations
@@ -29,8 +31,17 @@ from eventstreams.records import NewRecord
 STALL_SECONDS = 1.0
 """Longer than a healthy cluster takes by far, much shorter than an election (10 s)."""
 
-SLICE = 500
-"""Records handed over at once of what was held, until some are acknowledged: the leader may be gone again."""
+BATCH_RECORDS = 250
+"""Records given at a time: in less than the `linger.ms` for which librdkafka waits for more, so they go together."""
+
+BATCH_BYTES = 900_000
+"""The same for bytes: somewhat below librdkafka's `batch.size`."""
+
+RECORD_BYTES = 100
+"""What a record takes of these beside its value."""
+
+JOIN_SECONDS = 0.0005
+"""For so long others may join those that were given: half of the time for which librdkafka waits for more."""
 
 STICKY_SECONDS = 0.01
 """For so long records without a key go to one partition: librdkafka makes fewer and larger requests of them."""
@@ -56,7 +67,20 @@ class Kind(IntEnum):
 class Lane:
     """One partition: what librdkafka has of it, and what is held before it."""
 
-    __slots__ = ("_marks", "done", "held", "kind", "partition", "producers", "sent", "shut", "topic", "turn")
+    __slots__ = (
+        "_began",
+        "_room",
+        "_room_bytes",
+        "done",
+        "held",
+        "kind",
+        "partition",
+        "producers",
+        "sent",
+        "shut",
+        "topic",
+        "turn",
+    )
 
     def __init__(self, topic: Topic, partition: int) -> None:
         self.topic = topic
@@ -72,32 +96,37 @@ class Lane:
         """Of what is under way."""
         self.producers: Sequence[Producer] = ()
         """Whose that is."""
-        self._marks: deque[tuple[int, float]] = deque()
-        """How many had been sent before a moment: so the oldest record's age is known without a time for each."""
+        self._began = 0.0
+        """When the batch was begun that is under way."""
+        self._room = 0
+        """How many records may still join it, and bytes."""
+        self._room_bytes = 0
 
     def enter(self, turn: int, now: float) -> None:
-        """Decide whether an append's records are held: behind others that are, too."""
+        """Decide whether an append's records are held: behind others that are, and behind a batch under way."""
         self.turn = turn
-        self.shut = bool(self.held) or self.stalled(now)
-        if not self.shut:
-            self._marks.append((self.sent, now))
+        if self.sent == self.done:
+            self.shut = bool(self.held)
+            self._began = now
+        else:
+            self.shut = bool(self.held) or now - self._began > JOIN_SECONDS
 
     def stalled(self, now: float) -> bool:
-        """Whether the oldest record that librdkafka has waits for too long."""
-        marks = self._marks
-        if self.done == self.sent:
-            marks.clear()
-            return False
-        while len(marks) > 1 and marks[1][0] <= self.done:
-            marks.popleft()
-        return now - marks[0][1] > STALL_SECONDS
+        """Whether what librdkafka has waits for too long."""
+        return self.done != self.sent and now - self._began > STALL_SECONDS
 
     def takes(self, size: int, producers: Sequence[Producer]) -> bool:
-        """Whether a record of this size may follow what is under way: of the same kind, and of these producers."""
+        """Whether a record of this size may join what is under way: of this kind, of these producers, with room."""
         kind = Kind.SURE if size <= self.topic.sure_bytes else self.topic.unsure
         if self.sent == self.done:
             self.kind, self.producers = kind, producers
-        return kind is self.kind and producers is self.producers
+            self._room, self._room_bytes = BATCH_RECORDS, max(BATCH_BYTES, size + RECORD_BYTES)
+        return (
+            kind is self.kind
+            and producers is self.producers
+            and self._room > 0
+            and self._room_bytes >= size + RECORD_BYTES
+        )
 
     def hold(self, batch: Batch, number: int) -> None:
         """Keep a record back, behind the others."""
@@ -116,33 +145,37 @@ class Lane:
             timestamp=record.timestamp or 0,
         )
         self.sent += 1
+        self._room -= 1
+        self._room_bytes -= len(record.value) + RECORD_BYTES
 
     def _report(self, batch: Batch, number: int, error: Any, message: Any) -> None:
         self.done += 1
         if error is not None or self.kind is not Kind.SURE:
             self.topic.learn(len(batch.new[number].value), error)
         batch.settle(number, message if error is None else error)
+        if self.held and self.sent == self.done:
+            self.topic.ready.append(self)
 
-    def room(self, now: float) -> int:
-        """Return how many of those held may be handed over now; drops those that nobody waits for any more."""
+    def opens(self, now: float) -> bool:
+        """Whether records that are held may be given now; drops those that nobody waits for any more."""
         held = self.held
         while held and held[0][0].over:
             held.popleft()
-        if self.stalled(now):
-            return 0
-        room = min(SLICE - (self.sent - self.done), len(held))
-        if room > 0:
-            self._marks.append((self.sent, now))
-        return max(room, 0)
+        if self.sent != self.done:
+            return False
+        self._began = now
+        return bool(held)
 
 
 class Topic:
     """The lanes of a topic, that of records without a key for now, and what is known of what the topic takes."""
 
-    __slots__ = ("identity", "lanes", "name", "sticky", "sure_bytes", "turn", "unsure", "until")
+    __slots__ = ("identity", "lanes", "name", "ready", "sticky", "sure_bytes", "turn", "unsure", "until")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, ready: list[Lane]) -> None:
         self.name = name
+        self.ready = ready
+        """Takes the lanes that hold records and have nothing under way any more."""
         self.identity = ""
         """Which topic of this name it was first, where that is known."""
         self.sure_bytes = -1
@@ -169,6 +202,8 @@ class Lanes:
     def __init__(self, count: Callable[[str], int]) -> None:
         self._count = count
         self._topics: dict[str, Topic] = {}
+        self.ready: list[Lane] = []
+        """Lanes that hold records and have nothing under way any more: whoever hands those over empties it."""
 
     def lane(self, record: NewRecord, turn: int, now: float) -> Lane:
         """Return a record's lane.
@@ -196,11 +231,11 @@ class Lanes:
 
     def place(self, topic: str, partition: int) -> Lane:
         """Return the lane of a partition, be it one that the topic is not known to have."""
-        lanes = self._lanes(self._topics.setdefault(topic, Topic(topic)))
+        lanes = self._lanes(self._topics.setdefault(topic, Topic(topic, self.ready)))
         return lanes[partition] if 0 <= partition < len(lanes) else lanes[0]
 
     def _enter(self, name: str, turn: int, now: float) -> Topic:
-        topic = self._topics.setdefault(name, Topic(name))
+        topic = self._topics.setdefault(name, Topic(name, self.ready))
         topic.turn = turn
         lanes = self._lanes(topic)
         if now >= topic.until or topic.sticky not in lanes or topic.sticky.held or topic.sticky.stalled(now):

@@ -48,7 +48,8 @@ CONSUMER: Mapping[str, Any] = {
 PRODUCER: Mapping[str, Any] = {
     "enable.idempotence": True,
     "acks": "all",
-    "linger.ms": 2,
+    # For those that are given together: see `lanes`.
+    "linger.ms": 1,
     "compression.type": "lz4",
     "queue.buffering.max.kbytes": 256 * 1024,
     "queue.buffering.max.messages": 500_000,

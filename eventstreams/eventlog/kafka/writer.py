@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 IDLE_SECONDS = 0.1
 """The same while there are none: errors of the producer are told then too."""
 
-RELEASE_SECONDS = 0.005
-"""Between looks whether held records may go."""
+RELEASE_SECONDS = 0.02
+"""Between looks whether held records may go that no report has told of, and whether somebody still waits for them."""
 
 LOOK_SECONDS = 1.0
 """Between looks whether topics are still the same."""
@@ -160,9 +160,14 @@ class KafkaWriter:
                 self._next_look = now + LOOK_SECONDS
                 self._producers.look(now)
                 self._look_at_topics(now)
-            if self._waiting and now >= self._next_release:
+            lanes = self._lanes
+            if lanes.ready:
+                ready = lanes.ready.copy()
+                lanes.ready.clear()
+                self._release(ready, now)
+            elif self._waiting and now >= self._next_release:
                 self._next_release = now + RELEASE_SECONDS
-                self._release(now)
+                self._release(list(self._waiting), now)
         finally:
             self._serving = loop.call_later(POLL_SECONDS if self._pending else IDLE_SECONDS, self._serve, loop)
 
@@ -173,22 +178,24 @@ class KafkaWriter:
             self._fatal = True
             self._refusal = error.code() if error.code() in REFUSED else None
 
-    def _release(self, now: float) -> None:
-        for lane in list(self._waiting):
-            for _ in range(lane.room(now)):
-                batch, number = lane.held[0]
-                if not batch.over and not lane.takes(len(batch.new[number].value), self._producers.made):
-                    break
-                lane.held.popleft()
-                if not batch.over:
-                    batch.reports[number] = None
-                    self._hand_over(lane, batch, number)
-                if self._fatal:
-                    # It was held again: it is still the first.
-                    lane.held.rotate(1)
-                    return
+    def _release(self, lanes: Collection[Lane], now: float) -> None:
+        """Hand over what lanes hold that have nothing under way, up to a batch."""
+        for lane in lanes:
+            if lane.opens(now):
+                while lane.held:
+                    batch, number = lane.held[0]
+                    if not batch.over and not lane.takes(len(batch.new[number].value), self._producers.made):
+                        break
+                    lane.held.popleft()
+                    if not batch.over:
+                        batch.reports[number] = None
+                        self._hand_over(lane, batch, number)
+                    if self._fatal:
+                        # It was held again: it is still the first.
+                        lane.held.rotate(1)
+                        return
             if not lane.held:
-                del self._waiting[lane]
+                self._waiting.pop(lane, None)
 
     def _hurry(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look for delivery reports soon, where the next look was to be an idle one."""
@@ -241,6 +248,7 @@ class KafkaWriter:
         for old in held:
             lane = self._lanes.place(old.topic.name, old.partition)
             lane.held.extend(old.held)
+            old.held.clear()
             self._waiting[lane] = None
 
     async def aclose(self) -> None:
