@@ -25,8 +25,21 @@ from eventstreams.eventlog.kafka.reasons import UNREACHED, Reasons
 TIMEOUT = 10.0
 """Seconds after which the cluster is taken to be away."""
 
+FIRST_SECONDS = 0.25
+"""What one client has for an answer: a broker that is well takes milliseconds.
+
+Not more: while librdkafka waits for whom it takes for the controller it tries to connect without a pause, which takes
+most of a core.
+"""
+
 ATTEMPT_SECONDS = 1.0
-"""What one client has for an answer, many times what a broker that is well takes."""
+"""The same where the broker is there, and slow."""
+
+UNMET = "waiting for controller"
+"""What librdkafka says then."""
+
+FIRST_REST, LONGEST_REST = 0.1, 1.0
+"""Seconds in which a client is left alone that has met nobody; doubled each time."""
 
 HEDGE_SECONDS = 0.15
 """After which the second one is asked too."""
@@ -38,6 +51,37 @@ Answers = Mapping[str, Any]
 """By topic, librdkafka's description, or the error."""
 
 
+class Client:
+    """One client, and what became of the last questions."""
+
+    __slots__ = ("admin", "seconds", "unmet")
+
+    def __init__(self, admin: AdminClient) -> None:
+        self.admin = admin
+        self.seconds = FIRST_SECONDS
+        """What it has for an answer."""
+        self.unmet = 0
+        """How often it has met nobody, more or less in a row."""
+
+    def answered(self) -> None:
+        """Note that somebody did."""
+        self.seconds = FIRST_SECONDS
+        # Not forgotten at once: with some brokers dead it is by chance whom it meets.
+        self.unmet = max(0, self.unmet - 1)
+
+    def failed(self, answers: Collection[Any]) -> None:
+        """Note that nobody did, with what librdkafka says."""
+        if all(isinstance(one, KafkaException) and UNMET in one.args[0].str() for one in answers):
+            self.unmet += 1
+        else:
+            self.seconds = ATTEMPT_SECONDS
+
+    @property
+    def rest(self) -> float:
+        """Return for how long it is left alone before it is asked again."""
+        return min(FIRST_REST * 2.0**self.unmet, LONGEST_REST) if self.unmet else 0.0
+
+
 class Asking:
     """Two clients, the one that answered last asked first. `open` it before use."""
 
@@ -46,14 +90,14 @@ class Asking:
         self._contact = contact
         self._reasons = reasons
         self._threads = threads
-        self._clients: list[AdminClient] = []
+        self._clients: list[Client] = []
         self._under_way: set[asyncio.Task[Answers | None]] = set()
 
     async def describe(self, topics: Collection[str]) -> Answers:
         """Return what the cluster says of each. Raises: LogUnavailable."""
         self._contact.check()
         if not self._clients:
-            self._clients = [self._contact.admin, AdminClient(self._properties)]
+            self._clients = [Client(self._contact.admin), Client(AdminClient(self._properties))]
         deadline = time.monotonic() + TIMEOUT
         while True:
             answers = await self._round(topics)
@@ -65,7 +109,7 @@ class Asking:
 
     async def _round(self, topics: Collection[str]) -> Answers | None:
         """Ask both, the second after a while; return what came first, None where neither answered."""
-        asked: dict[asyncio.Task[Answers | None], AdminClient] = {}
+        asked: dict[asyncio.Task[Answers | None], Client] = {}
         for number, client in enumerate(list(self._clients)):
             asked[self._begin(client, topics)] = client
             patience = HEDGE_SECONDS if number == 0 else 2 * ATTEMPT_SECONDS
@@ -77,27 +121,31 @@ class Asking:
                     return answers
         return None
 
-    def _begin(self, client: AdminClient, topics: Collection[str]) -> asyncio.Task[Answers | None]:
+    def _begin(self, client: Client, topics: Collection[str]) -> asyncio.Task[Answers | None]:
         task = asyncio.create_task(self._ask(client, sorted(topics)), name="kafka topics")
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return task
 
-    async def _ask(self, client: AdminClient, topics: list[str]) -> Answers | None:
+    async def _ask(self, client: Client, topics: list[str]) -> Answers | None:
         """Ask one client; None where it reached nobody: it looks then whom it may ask next."""
         loop = asyncio.get_running_loop()
-        ask = partial(client.describe_topics, TopicCollection(topics), request_timeout=ATTEMPT_SECONDS)
+        ask = partial(client.admin.describe_topics, TopicCollection(topics), request_timeout=client.seconds)
         try:
             futures = await loop.run_in_executor(self._threads, ask)
         except KafkaException:
             return None
         answers = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
         if not all(isinstance(one, KafkaException) and one.args[0].code() in UNREACHED for one in answers):
+            client.answered()
             return dict(zip(futures, answers, strict=True))
+        client.failed(answers)
+        look = partial(client.admin.list_topics, ASKED_TOPIC, timeout=ATTEMPT_SECONDS)
         try:
-            await loop.run_in_executor(self._threads, partial(client.list_topics, ASKED_TOPIC, timeout=ATTEMPT_SECONDS))
+            await loop.run_in_executor(self._threads, look)
         except KafkaException:
-            client.poll(0)
+            client.admin.poll(0)
+        await asyncio.sleep(client.rest)
         return None
 
     def turn(self) -> None:
