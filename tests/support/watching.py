@@ -110,6 +110,8 @@ class Watching:
         streams = folder / "watched.yaml"
         streams.write_bytes(orjson.dumps({"streams": {t: {"topics": [t]} for t in (self._growing, self._anew)}}))
         self._gateway = GatewayProcess(self._url, streams, *SETTINGS)
+        # One for all: where librdkafka's own thread were the last to let go of it, the process would end.
+        self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
         self._clients = [self._client(number) for number in range(clients)]
         self._stopped = asyncio.Event()
         self._producers: dict[str, Producer] = {}
@@ -186,9 +188,8 @@ class Watching:
 
     async def _delete(self, topic: str) -> None:
         async def delete() -> None:
-            admin = AdminClient({"bootstrap.servers": self._servers, "log_level": 0})
             try:
-                await asyncio.wrap_future(admin.delete_topics([topic], request_timeout=10)[topic])
+                await asyncio.wrap_future(self._admin.delete_topics([topic], request_timeout=10)[topic])
             except KafkaException as exc:
                 raise EventStreamsError(exc.args[0].str()) from exc
 

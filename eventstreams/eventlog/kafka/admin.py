@@ -108,7 +108,9 @@ class TopicsAdmin:
         except KafkaException as exc:
             error = exc.args[0]
             words = refusal(error.code(), name, right) if error.code() in REFUSED else error.str()
-            raise LogError(f"topic {name}: {words}") from exc
+            # Without its frames, which hold the client: librdkafka's own thread may be the last to let go of the error,
+            # and ends the process where that ends the client.
+            raise LogError(f"topic {name}: {words}") from exc.with_traceback(None)
 
 
 def plan(wanted: Sequence[WantedTopic], present: Mapping[str, int]) -> Plan:

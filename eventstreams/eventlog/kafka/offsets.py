@@ -111,7 +111,7 @@ class Offsets:
         if not partitions:
             return {}
         specs = {partition: OffsetSpec.latest() for partition in partitions}
-        with contextlib.suppress(LogError):
+        with contextlib.suppress(LogError, KafkaException):
             told = await self._answers(specs)
             return {partition: offset for partition, offset in told.items() if isinstance(offset, int) and offset >= 0}
         return {}
