@@ -1,9 +1,15 @@
-"""Heads of requests within bounds: of bytes, and of the time until they are whole. httptools itself takes any."""
+"""Heads of requests within bounds: of bytes, and of the time until they are whole. httptools itself takes any.
+
+An offer to go on in another protocol is passed over (RFC 9110, 7.8), as Java's HttpClient and `curl --http2` make it
+with each first request: httptools takes what is behind such a head for that protocol, the request's body too.
+"""
 
 from __future__ import annotations
 
+import sys
 from asyncio import TimerHandle, Transport
 
+from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 16 * 1024
@@ -14,6 +20,9 @@ FIELD_OVERHEAD_BYTES = 4
 
 HEAD_SECONDS = 60.0
 """From the connection, or a later request's first byte, to the end of the head, as Node bounds it."""
+
+OFFERS = (b"upgrade", b"http2-settings")
+"""Fields, and options of `Connection`, that offer another protocol (RFC 9110, 7.8; RFC 7540, 3.2)."""
 
 REFUSED = b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 TOO_LARGE = REFUSED % b"431 Request Header Fields Too Large"
@@ -34,6 +43,12 @@ class BoundedHeadProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _unended_bytes = 0
     _late: TimerHandle | None = None
+    _offered = False
+    """Whether the head that was just parsed offers another protocol, and is to be parsed again without that."""
+    _data = memoryview(b"")
+    """What is being parsed."""
+    _again = b""
+    """The head without the offer."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
@@ -50,7 +65,7 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         before = self._head_bytes
-        super().data_received(data)
+        self._parse(data)
         if self._late is None and (self._in_head or self.cycle is None or self.cycle.response_complete):
             # The next head has begun; or something that is none yet, as a mere line end, which has ended the wait
             # of uvicorn's own for it.
@@ -60,6 +75,16 @@ class BoundedHeadProtocol(HttpToolsProtocol):
             self._unended_bytes += len(data)
             if self._unended_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 self._refuse(TOO_LARGE)
+
+    def _parse(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        super().data_received(data)
+        # One after the other: requests that come together may each have an offer.
+        while self._again:
+            head, self._again = self._again, b""
+            super().data_received(head)
+            super().data_received(self._data)  # type: ignore[arg-type]
+        self._data = memoryview(b"")
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser gave up on; by 431 where we made it."""
@@ -109,4 +134,32 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         """The head is whole."""
         self._in_head = False
         self._stop_waiting()
-        super().on_headers_complete()
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT" and not self._should_upgrade():
+            self._offered = True
+        else:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole; where another protocol is offered that is only its head."""
+        if not self._offered:
+            super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Have the request parsed again without the offer; called while the parser's exception is handled."""
+        ended = sys.exception()
+        if not self._offered or not isinstance(ended, HttpParserUpgrade):
+            return
+        self._data = self._data[ended.args[0] :]
+        line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        fields = [b"%b: %b" % (name, value) for name, value in map(_without_offer, self.headers) if name not in OFFERS]
+        self._offered = False
+        self.parser = HttpRequestParser(self)
+        self._again = b"\r\n".join([line, *fields, b"", b""])
+
+
+def _without_offer(field: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    name, value = field
+    if name != b"connection":
+        return field
+    options = [option for option in value.split(b",") if option.strip().lower() not in OFFERS]
+    return name, b",".join(options)

@@ -90,3 +90,59 @@ async def test_slow_answer_and_slow_body_are_left_alone(connected: Connected) ->
     await asyncio.sleep(3 * SHORT)
     writer.write(b"dy")
     assert (await reader.readuntil(b"body")).startswith(b"HTTP/1.1 200 ")
+
+
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+"""What Java's HttpClient and `curl --http2` send."""
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        OFFER,
+        b"Upgrade: h2c\r\nConnection: upgrade\r\n",
+        b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+        b"Connection: Upgrade\r\nUpgrade: TLS/1.2, HTTP/2.0\r\n",
+    ],
+)
+@pytest.mark.parametrize(
+    "body",
+    [b"Content-Length: 4\r\n\r\nbody", b"Transfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n2\r\ndy\r\n0\r\n\r\n"],
+    ids=["length", "chunked"],
+)
+@pytest.mark.parametrize("pieces", [1, 2, 1000])
+async def test_offer_of_another_protocol_is_passed_over(
+    connected: Connected, caplog: pytest.LogCaptureFixture, offer: bytes, body: bytes, pieces: int
+) -> None:
+    reader, writer = connected
+    request = b"POST / HTTP/1.1\r\nHost: here\r\n" + offer + body
+    size = -(-len(request) // pieces)
+    for _ in range(2):
+        for start in range(0, len(request), size):
+            writer.write(request[start : start + size])
+            await writer.drain()
+            await asyncio.sleep(0)
+        answer = await reader.readuntil(b"body")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" not in answer.lower()
+    assert not caplog.records
+
+
+async def test_offer_leaves_the_wish_to_close_and_what_is_pipelined(connected: Connected) -> None:
+    reader, writer = connected
+    offered = b"GET / HTTP/1.1\r\nHost: here\r\n" + OFFER + b"\r\n"
+    closing = WHOLE.replace(b"Host", b"Connection: close, Upgrade\r\nUpgrade: h2c\r\nHost") + b"body"
+    writer.write(offered + WHOLE + b"body" + closing)
+    answers = await reader.read()
+    assert answers.count(b"HTTP/1.1 200 ") == 3
+    assert answers.endswith(b"body")
+    assert b"connection: close" in answers.lower()
+
+
+async def test_many_offers_at_once_are_passed_over_in_time(connected: Connected) -> None:
+    reader, writer = connected
+    count = 2000
+    writer.write((b"GET / HTTP/1.1\r\nHost: here\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n") * count)
+    writer.write(WHOLE.replace(b"Host", b"Connection: close\r\nHost") + b"last")
+    answers = await reader.read()
+    assert answers.count(b"HTTP/1.1 200 ") == count + 1
