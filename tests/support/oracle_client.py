@@ -96,7 +96,8 @@ class Client:
     async def _connection(self) -> None:
         with socket.socket() as connection:
             connection.setblocking(False)
-            if self._slow:
+            slow = self._slow and self.cutting
+            if slow:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             self.state = "connecting"
             loop = asyncio.get_running_loop()
@@ -108,7 +109,7 @@ class Client:
                     self.surprises.append((head[:40] + b" ... " + rest[:400]).decode("latin-1"))
                 self.state = f"refused: {head[:30]!r} {rest[:300]!r}"
                 return
-            await self._read(connection, rest)
+            await self._read(connection, rest, slow=slow)
 
     def _request(self) -> bytes:
         query = "&".join(filter(None, ("since=1" if self.whole else "", self._query)))
@@ -127,8 +128,11 @@ class Client:
         head, _, rest = held.partition(b"\r\n\r\n")
         return head, rest
 
-    async def _read(self, connection: socket.socket, piece: bytes) -> None:
-        """Read until the cut, which is after a random byte, or until the other side ends."""
+    async def _read(self, connection: socket.socket, piece: bytes, *, slow: bool) -> None:
+        """Read until the cut, which is after a random byte, or until the other side ends.
+
+        A slow connection takes some 10 KB a second: it is left when its end is waited for.
+        """
         chunks, reader = ChunkedReader(), SseReader(self._last_event_id)
         left = int(self._rng.expovariate(1 / self._rng.choices(LENGTHS, LENGTH_WEIGHTS)[0]))
         while not chunks.ended:
@@ -139,9 +143,10 @@ class Client:
             left -= len(piece)
             self.state = f"reading, {len(piece)} bytes at {time.monotonic():.1f}"
             self._take(reader, chunks.feed(piece))
-            if self._slow and self.cutting:
+            if slow:
+                if not self.cutting:
+                    return
                 await asyncio.sleep(self._rng.random() * 0.02)
-            slow = self._slow and self.cutting
             piece = await _receive(connection, self._rng.choice((100, 4096)) if slow else 65536)
             if not piece:
                 return
