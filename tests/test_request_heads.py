@@ -31,7 +31,21 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 async def connected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection that must send its heads within `SHORT`."""
     monkeypatch.setattr(request_heads, "HEAD_SECONDS", SHORT)
+    async with connection() as streams:
+        yield streams
+
+
+@pytest.fixture
+async def unhurried() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection whose heads have the time that they have."""
+    async with connection() as streams:
+        yield streams
+
+
+@contextlib.asynccontextmanager
+async def connection() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     with contextlib.closing(listen("127.0.0.1", 0)) as listener:
         async with beside(echo, listener):
             reader, writer = await asyncio.open_connection(*listener.getsockname())
@@ -112,9 +126,9 @@ OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings:
 )
 @pytest.mark.parametrize("pieces", [1, 2, 1000])
 async def test_offer_of_another_protocol_is_passed_over(
-    connected: Connected, caplog: pytest.LogCaptureFixture, offer: bytes, body: bytes, pieces: int
+    unhurried: Connected, caplog: pytest.LogCaptureFixture, offer: bytes, body: bytes, pieces: int
 ) -> None:
-    reader, writer = connected
+    reader, writer = unhurried
     request = b"POST / HTTP/1.1\r\nHost: here\r\n" + offer + body
     size = -(-len(request) // pieces)
     for _ in range(2):
@@ -128,8 +142,8 @@ async def test_offer_of_another_protocol_is_passed_over(
     assert not caplog.records
 
 
-async def test_offer_leaves_the_wish_to_close_and_what_is_pipelined(connected: Connected) -> None:
-    reader, writer = connected
+async def test_offer_leaves_the_wish_to_close_and_what_is_pipelined(unhurried: Connected) -> None:
+    reader, writer = unhurried
     offered = b"GET / HTTP/1.1\r\nHost: here\r\n" + OFFER + b"\r\n"
     closing = WHOLE.replace(b"Host", b"Connection: close, Upgrade\r\nUpgrade: h2c\r\nHost") + b"body"
     writer.write(offered + WHOLE + b"body" + closing)
@@ -139,8 +153,8 @@ async def test_offer_leaves_the_wish_to_close_and_what_is_pipelined(connected: C
     assert b"connection: close" in answers.lower()
 
 
-async def test_many_offers_at_once_are_passed_over_in_time(connected: Connected) -> None:
-    reader, writer = connected
+async def test_many_offers_at_once_are_passed_over_in_time(unhurried: Connected) -> None:
+    reader, writer = unhurried
     count = 2000
     writer.write((b"GET / HTTP/1.1\r\nHost: here\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n") * count)
     writer.write(WHOLE.replace(b"Host", b"Connection: close\r\nHost") + b"last")
