@@ -27,7 +27,7 @@ CASES = [
     ("blocks", {"mib": 40, "size": 100, "keys": False, "rendered": False}),
     ("blocks", {"mib": 40, "size": 280, "keys": True, "rendered": True}),
     ("blocks", {"mib": 40, "size": 1000, "keys": False, "rendered": True}),
-    ("steps", {"mib": 2, "size": 280, "seen": False}),
+    ("steps", {"mib": 12, "size": 280, "seen": False}),
     ("steps", {"mib": 24, "size": 280, "seen": True}),
 ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -24,6 +25,8 @@ from tests.support.cache import fetched
 POM = Path(__file__).parent / "kafka_jars" / "pom.xml"
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
+SERVED = range(12_000, 32_000)
+"""Ports below those that Linux gives to outgoing connections."""
 MAVEN_TIMEOUT = 540.0
 
 IDENTITY = "ZXZlbnRzdHJlYW1zLTAwMQ"
@@ -73,10 +76,19 @@ def _fetch(folder: Path) -> None:
 
 
 def free_ports(count: int) -> Sequence[int]:
-    """Return ports that were free a moment ago, each another."""
+    """Return ports that were free a moment ago, each another.
+
+    Of those that no outgoing connection gets: else a client that tries again and again to reach a node that is down
+    connects to itself in the end, and holds the node's port.
+    """
     with contextlib.ExitStack() as held:
-        servers = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [server.getsockname()[1] for server in servers]
+        ports: list[int] = []
+        while len(ports) < count:
+            port = random.choice(SERVED)
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+        return ports
 
 
 def free_port() -> int:
