@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from enum import IntEnum
 from functools import partial
 from typing import Any
@@ -72,10 +72,10 @@ class Lane:
         "_room",
         "_room_bytes",
         "done",
+        "era",
         "held",
         "kind",
         "partition",
-        "producers",
         "sent",
         "shut",
         "topic",
@@ -94,8 +94,8 @@ class Lane:
         """Whether that one's records are held."""
         self.kind = Kind.SURE
         """Of what is under way."""
-        self.producers: Sequence[Producer] = ()
-        """Whose that is."""
+        self.era = 0
+        """Of which producers that is: a number, so that a lane at rest holds none that have retired."""
         self._began = 0.0
         """When the batch was begun that is under way."""
         self._room = 0
@@ -115,18 +115,13 @@ class Lane:
         """Whether what librdkafka has waits for too long."""
         return self.done != self.sent and now - self._began > STALL_SECONDS
 
-    def takes(self, size: int, producers: Sequence[Producer]) -> bool:
+    def takes(self, size: int, era: int) -> bool:
         """Whether a record of this size may join what is under way: of this kind, of these producers, with room."""
         kind = Kind.SURE if size <= self.topic.sure_bytes else self.topic.unsure
         if self.sent == self.done:
-            self.kind, self.producers = kind, producers
+            self.kind, self.era = kind, era
             self._room, self._room_bytes = BATCH_RECORDS, max(BATCH_BYTES, size + RECORD_BYTES)
-        return (
-            kind is self.kind
-            and producers is self.producers
-            and self._room > 0
-            and self._room_bytes >= size + RECORD_BYTES
-        )
+        return kind is self.kind and era == self.era and self._room > 0 and self._room_bytes >= size + RECORD_BYTES
 
     def hold(self, batch: Batch, number: int) -> None:
         """Keep a record back, behind the others."""

@@ -59,6 +59,8 @@ class Producers:
         self._note = note
         self.made: Sequence[Producer] = ()
         """Those that take records, by kind; none before `make` and after `aclose`."""
+        self.era = 0
+        """How often there were new ones."""
         self._retired: list[Retired] = []
         self._broken: list[Producer] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -70,6 +72,7 @@ class Producers:
         self._loop = asyncio.get_running_loop()
         try:
             self.made = [Producer(self._properties) for _ in Kind]
+            self.era += 1
         except KafkaException as exc:
             raise LogUnavailable(f"no Kafka producer: {exc}") from exc
 

@@ -120,7 +120,7 @@ class KafkaWriter:
             lane = lanes.lane(record, turn, now)
             if lane.turn != turn:
                 lane.enter(turn, now)
-            if lane.shut or not lane.takes(len(record.value), self._producers.made):
+            if lane.shut or not lane.takes(len(record.value), self._producers.era):
                 self._hold(lane, batch, number)
             else:
                 self._hand_over(lane, batch, number)
@@ -184,7 +184,7 @@ class KafkaWriter:
             if lane.opens(now):
                 while lane.held:
                     batch, number = lane.held[0]
-                    if not batch.over and not lane.takes(len(batch.new[number].value), self._producers.made):
+                    if not batch.over and not lane.takes(len(batch.new[number].value), self._producers.era):
                         break
                     lane.held.popleft()
                     if not batch.over:
