@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
@@ -76,19 +77,22 @@ class SlowLog:
         return await self._log.extents(partitions)
 
 
-class EarlyLog:
-    """A log whose readers are such."""
+class WatchedLog:
+    """A log whose readers are such as `wrap` makes of them; `reader` is the last one."""
 
-    def __init__(self, log: EmbeddedLog) -> None:
+    def __init__(self, log: EmbeddedLog, wrap: Callable[[LogReader], Any]) -> None:
         self._log = log
+        self._wrap = wrap
+        self.reader: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
 
     async def open_reader(
         self, offsets: Mapping[TopicPartition, int], identities: Mapping[str, str] = NO_IDENTITIES
-    ) -> EarlyReader:
-        return EarlyReader(self._log, await self._log.open_reader(offsets, identities))
+    ) -> LogReader:
+        self.reader = self._wrap(await self._log.open_reader(offsets, identities))
+        return cast("LogReader", self.reader)
 
 
 class DoubtedReader:
@@ -128,28 +132,11 @@ class DoubtedReader:
         return [record for record in records if TopicPartition(*record[:2]) not in self._standing]
 
 
-class DoubtedLog:
-    """A log whose one reader is such."""
-
-    def __init__(self, log: EmbeddedLog) -> None:
-        self._log = log
-        self.reader: DoubtedReader | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
-
-    async def open_reader(
-        self, offsets: Mapping[TopicPartition, int], identities: Mapping[str, str] = NO_IDENTITIES
-    ) -> DoubtedReader:
-        self.reader = DoubtedReader(await self._log.open_reader(offsets, identities))
-        return self.reader
-
-
 async def test_partition_that_is_in_doubt_while_it_is_started_is_read_all_the_same() -> None:
     async with open_embedded(":memory:") as memory:
         for topic in ("a", "b"):
             await memory.create_topic(topic, 1)
-        log = DoubtedLog(memory)
+        log = WatchedLog(memory, DoubtedReader)
         async with Engine(log, EngineOptions(), Metrics()).open() as engine:
             first = await Client().connect(engine, Cursor([(A, Next(0, None))]))
             assert log.reader is not None
@@ -166,7 +153,7 @@ async def test_partition_that_is_in_doubt_again_while_it_is_taken_up_is_taken_up
     async with open_embedded(":memory:") as memory:
         await memory.create_topic("a", 1)
         await memory.append(numbered("a", 3))
-        log = DoubtedLog(memory)
+        log = WatchedLog(memory, DoubtedReader)
         async with Engine(log, EngineOptions(), Metrics()).open() as engine:
             client = await Client().connect(engine, Cursor([(A, Next(0, None))]))
             await client.read(3)
@@ -185,7 +172,7 @@ async def test_records_that_come_before_the_word_that_their_partition_is_read_ar
     async with open_embedded(":memory:") as log:
         for topic in ("a", "b"):
             await log.create_topic(topic, 1)
-        async with Engine(EarlyLog(log), EngineOptions(), Metrics()).open() as engine:
+        async with Engine(WatchedLog(log, partial(EarlyReader, log)), EngineOptions(), Metrics()).open() as engine:
             first = await Client().connect(engine, Cursor([(A, Next(0, None))]))
             await log.append(numbered("a", 1))
             await first.read(1)
