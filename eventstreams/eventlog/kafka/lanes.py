@@ -226,11 +226,17 @@ class Lanes:
 
     def place(self, topic: str, partition: int) -> Lane:
         """Return the lane of a partition, be it one that the topic is not known to have."""
-        lanes = self._lanes(self._topics.setdefault(topic, Topic(topic, self.ready)))
+        lanes = self._lanes(self._topic(topic))
         return lanes[partition] if 0 <= partition < len(lanes) else lanes[0]
 
+    def _topic(self, name: str) -> Topic:
+        topic = self._topics.get(name)
+        if topic is None:
+            topic = self._topics[name] = Topic(name, self.ready)
+        return topic
+
     def _enter(self, name: str, turn: int, now: float) -> Topic:
-        topic = self._topics.setdefault(name, Topic(name, self.ready))
+        topic = self._topic(name)
         topic.turn = turn
         lanes = self._lanes(topic)
         if now >= topic.until or topic.sticky not in lanes or topic.sticky.held or topic.sticky.stalled(now):

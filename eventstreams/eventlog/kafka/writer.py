@@ -49,8 +49,8 @@ class KafkaWriter:
         self,
         properties: Properties,
         count: Callable[[str], int],
-        identity: Callable[[str], str] = lambda _: "",
-        doubt: Callable[[Collection[str]], None] = lambda _: None,
+        identity: Callable[[str], str],
+        doubt: Callable[[Collection[str]], None],
     ) -> None:
         """`identity` tells which topic of a name there is by now, `doubt` has it looked up of some."""
         self._count = count
