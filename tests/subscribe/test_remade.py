@@ -136,6 +136,15 @@ def gap_of(client: Client) -> list[tuple[int, int, int | None]]:
     return [(gap["partition"], gap["first_offset"], gap["last_offset"]) for gap in body["partitions"]]
 
 
+async def read_five(place: Place, engine: Engine) -> Client:
+    """Add five records, and return a client that has read them and gone."""
+    await place.add("old", 5)
+    client = await place.connect(engine)
+    await client.read(5)
+    client.close()
+    return client
+
+
 @SIZES
 async def test_open_stream_is_told_and_sent_every_record_of_the_new_topic(place: Place, size: int) -> None:
     await place.make()
@@ -180,11 +189,8 @@ async def test_who_comes_back_in_the_same_process_gets_nothing_from_memory(place
 @SIZES
 async def test_who_comes_back_to_another_process_is_told(place: Place, size: int) -> None:
     await place.make()
-    await place.add("old", 5)
     async with place.engine() as engine:
-        client = await place.connect(engine)
-        await client.read(5)
-        client.close()
+        client = await read_five(place, engine)
     await place.remake(size)
     async with place.engine() as engine:
         again = await place.connect(engine, client.last_id)
@@ -196,11 +202,8 @@ async def test_who_comes_back_to_another_process_is_told(place: Place, size: int
 
 async def test_who_comes_back_with_an_id_without_a_mark_is_told_by_the_times_of_records(place: Place) -> None:
     await place.make()
-    await place.add("old", 5)
     async with place.engine() as engine:
-        client = await place.connect(engine)
-        await client.read(5)
-        client.close()
+        client = await read_five(place, engine)
     last_id = [{**entry, "timestamp": entry["timestamp"] - 3000} for entry in client.last_id]
     del last_id[0]["log"]
     async with place.engine() as engine:
@@ -213,11 +216,8 @@ async def test_who_comes_back_with_an_id_without_a_mark_is_told_by_the_times_of_
 
 async def test_id_of_this_topic_goes_on_without_a_notice(place: Place) -> None:
     await place.make()
-    await place.add("old", 5)
     async with place.engine() as engine:
-        client = await place.connect(engine)
-        await client.read(5)
-        client.close()
+        client = await read_five(place, engine)
         await place.add("more", 2)
     for marked in (True, False):
         last_id = [dict(entry) for entry in client.last_id]
@@ -404,11 +404,8 @@ async def test_topic_that_was_there_a_moment_ago_is_away_and_no_mistake_of_the_c
 async def test_partition_that_only_the_id_knows_of_is_not_heard_of_yet(place: Place) -> None:
     """It was made over this topic, so there is such a partition: a broker that lags behind answers."""
     await place.make()
-    await place.add("old", 5)
     async with place.engine() as engine:
-        client = await place.connect(engine)
-        await client.read(5)
-        client.close()
+        client = await read_five(place, engine)
         more = {"topic": place.topic, "partition": 1, "offset": 0}
         with pytest.raises(LogUnavailable, match=r"partitions of .*t are not there just now"):
             await place.connect(engine, [*client.last_id, more])
