@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 
-def compact(value: Any, option: int | None = None) -> bytes:
+def compact(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
     """Serialise as `orjson.dumps` does, in bytes of exact size. Raises: orjson.JSONEncodeError.
 
     orjson writes into a buffer with up to 11 KB to spare and leaves it behind the result, for as long as that lives:
     a thousand events of 1 KB would hold 12 MB. A copy of what was written costs 0.1 us.
     """
-    return copied(orjson.dumps(value, option=option))
+    return copied(orjson.dumps(value, default))
 
 
 def copied(written: bytes) -> bytes:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eventstreams.errors import InvalidAssignment
-from eventstreams.subscribe.javascript_json import as_doubles, integer, is_deep
+from eventstreams.subscribe.javascript_json import as_doubles, integer
+from eventstreams.subscribe.verbatim_json import is_deep
 
 BAD_SHAPE = (
     "Must provide either an array topic names, or  an array of objects with topic, partition and offset|timestamp."

@@ -221,16 +221,6 @@ async def test_bad_records_are_skipped_and_the_cursor_passes_them() -> None:
         client.close()
 
 
-async def test_large_integers_go_out_as_doubles() -> None:
-    async with running() as (log, engine):
-        partition = TopicPartition("b", 0)
-        await log.append([NewRecord("b", b'{"n":12345678901234567890,"m":9007199254740993}')])
-        client = await Client().connect(engine, Cursor([(partition, Next(0))]))
-        await client.read(1)
-        assert (client.events[0]["n"], client.events[0]["m"]) == (12345678901234567000, 9007199254740992)
-        client.close()
-
-
 @pytest.mark.parametrize("steps", range(1, 40, 3))
 async def test_client_that_goes_while_its_stream_grows_leaves_nothing_behind(steps: int) -> None:
     async with running() as (log, engine):
