@@ -16,7 +16,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eventstreams import __version__
-from eventstreams.asgi import StandardHeaders, error_response, not_found, prefers, standard_headers
+from eventstreams.asgi import (
+    BAD_ESCAPE,
+    CORS_HEADERS,
+    StandardHeaders,
+    error_response,
+    not_found,
+    prefers,
+    preflight_headers,
+    standard_headers,
+)
 from eventstreams.errors import BadRequest, EventStreamsError
 from eventstreams.settings import DEFAULT_CSP
 from eventstreams.subscribe.documents import Documents
@@ -27,7 +36,6 @@ from eventstreams.web.pages import streams_page
 logger = logging.getLogger(__name__)
 
 STREAM = re.compile(r"/v2/stream/([^/]+)/?", re.IGNORECASE)
-BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 ROBOTS = "User-agent: *\nDisallow: /\n"
 HOME = "https://wikitech.wikimedia.org/wiki/Event_Platform/EventStreams_HTTP_Service"
@@ -129,8 +137,7 @@ class Gateway:
     def __init__(self, stream: ASGIApp, pages: Pages | None, *, preflight: bool) -> None:
         self._stream = stream
         self._pages = pages
-        headers = {"access-control-allow-headers": PREFLIGHT} if preflight else {}
-        self._allow = Response("GET,HEAD", headers={"allow": "GET,HEAD", **headers}, media_type=HTML)
+        self._preflight = preflight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -154,7 +161,7 @@ class Gateway:
                 raise BadRequest(f"path {path!r}: a percent sign must be followed by two hexadecimal digits")
             await self._stream({**scope, "path_params": {"streams": match[1]}}, receive, send)
         elif scope["method"] == "OPTIONS":
-            await self._allow(scope, receive, send)
+            await self._options(scope)(scope, receive, send)
         else:
             await not_found(scope)(scope, receive, send)
 
@@ -173,11 +180,15 @@ class Gateway:
                 answer = await self._pages.get(page, as_get)
         if answer is None:
             return not_found(scope)
-        return self._allow if method == "OPTIONS" else answer
+        return self._options(scope) if method == "OPTIONS" else answer
+
+    def _options(self, scope: Scope) -> Response:
+        headers = preflight_headers(scope, PREFLIGHT) if self._preflight else {}
+        return Response("GET,HEAD", headers={"allow": "GET,HEAD", **headers}, media_type=HTML)
 
 
-PREFLIGHT = "accept, x-requested-with, content-type, last-event-id"
-"""What pages of other origins may send; Last-Event-ID by who reads streams without EventSource."""
+PREFLIGHT = f"{CORS_HEADERS}, last-event-id"
+"""What pages of other origins may send without asking; Last-Event-ID by who reads streams without EventSource."""
 
 
 def _info(page: str, scope: Scope) -> Response | None:

@@ -24,7 +24,23 @@ access = logging.getLogger("eventstreams.access")
 UNSAFE = re.compile(r"[^!#-;=?-_a-z|~]|%(?![0-9A-Fa-f]{2})")
 """What a path is not shown with on a page: it is written as an escape."""
 
+MAX_HEAD_BYTES = 16 * 1024
+"""Of request line and header fields, as Node bounds them."""
+
+FIELD_OVERHEAD_BYTES = 4
+"""Colon, blank and line end."""
+
+BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+"""A header field's name (RFC 9110, 5.6.2)."""
+
+PREFLIGHT_SECONDS = 7200
+"""How long a browser need not ask again: what Chromium holds to at most."""
+
 WEIGHT = re.compile(r"[01](\.[0-9]*)?", re.ASCII)
+
+CORS_HEADERS = "accept, x-requested-with, content-type"
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:+/=-]{1,200}", re.ASCII)
 
@@ -37,7 +53,7 @@ def standard_headers(
     if cors is not None:
         headers += [
             ("access-control-allow-origin", cors),
-            ("access-control-allow-headers", "accept, x-requested-with, content-type"),
+            ("access-control-allow-headers", CORS_HEADERS),
             ("access-control-expose-headers", "etag"),
         ]
         if methods is not None:
@@ -52,6 +68,21 @@ def standard_headers(
             ("x-webkit-csp", csp),
         ]
     return headers
+
+
+def preflight_headers(scope: Scope, always: str) -> dict[str, str]:
+    """Return what lets a page of another origin send the header fields that it asks for, and some that all may.
+
+    Any are allowed: what is served is public, and a field changes nothing but the answer to who sends it. By name,
+    since `*` leaves Authorization out, and older browsers know no `*`. Source: Fetch standard, CORS-preflight request.
+    """
+    asked = [value.decode("latin-1") for name, value in scope["headers"] if name == b"access-control-request-headers"]
+    names = (name.strip().lower() for name in ",".join([always, *asked]).split(","))
+    return {
+        "access-control-allow-headers": ", ".join(dict.fromkeys(name for name in names if TOKEN.fullmatch(name))),
+        "access-control-max-age": str(PREFLIGHT_SECONDS),
+        "vary": "Access-Control-Request-Headers",
+    }
 
 
 class StandardHeaders:
@@ -170,21 +201,28 @@ def prefers(wanted: str, other: str, accept: str) -> bool:
     return _preference(wanted, accept) > _preference(other, accept)
 
 
+def quality(kind: str, accept: str) -> float:
+    """Return the weight that `Accept: accept` gives a type of content, 0 to 1: of the range that names it closest."""
+    return _preference(kind, accept)[0]
+
+
+def weight(media_range: str) -> float:
+    """Return the weight of one range of an Accept header; 0 also for one that is none."""
+    parameters = (part.strip().lower() for part in media_range.split(";")[1:])
+    text = next((text.removeprefix("q=") for text in parameters if text.startswith("q=")), "1")
+    return min(float(text), 1.0) if WEIGHT.fullmatch(text) else 0.0
+
+
 def _preference(kind: str, accept: str) -> tuple[float, int, int]:
     best = (0.0, 0, 0)
     names = {"*/*": 1, kind.partition("/")[0] + "/*": 2, kind: 3}
     exactness = 0
     for place, given in enumerate(accept.split(",")):
-        name, *parameters = (part.strip().lower() for part in given.split(";"))
+        name = given.partition(";")[0].strip().lower()
         if names.get(name, 0) > exactness:
             exactness = names[name]
-            best = (_weight(parameters), exactness, -place)
+            best = (weight(given), exactness, -place)
     return best if best[0] else (0.0, 0, 0)
-
-
-def _weight(parameters: Sequence[str]) -> float:
-    text = next((text.removeprefix("q=") for text in parameters if text.startswith("q=")), "1")
-    return float(text) if WEIGHT.fullmatch(text) else 0.0
 
 
 def not_found(scope: Scope) -> Response:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from eventstreams.compact_json import compact
 from eventstreams.records import Record, TopicPartition
 
 
@@ -100,47 +99,7 @@ class Cursor(Mapping[TopicPartition, Next]):
         """Set where `partition` goes on; adds it at the end when it is new."""
         self._next[partition] = next_
 
-    def to_event_id(self) -> bytes:
-        """Return the cursor as the JSON array that an SSE `id:` line and `Last-Event-ID` carry."""
-        return b"[" + b",".join(self._segments()) + b"]"
-
-    def _segments(self) -> Iterator[bytes]:
-        seen: set[str] = set()
-        for index, (partition, next_) in enumerate(self._next.items()):
-            first = index == 0
-            identity = "" if partition.topic in seen else self.identities.get(partition.topic, "")
-            seen.add(partition.topic)
-            yield id_entry(
-                partition, next_, self.cluster if first else None, partial=first and self.partial, identity=identity
-            )
-
 
 def mark(identity: str) -> str:
     """Return what an event id tells of a topic's identity: enough to tell it from one made later (36 random bits)."""
     return identity[:MARK_CHARACTERS]
-
-
-def id_entry(
-    partition: TopicPartition, next_: Next, cluster: str | None, *, partial: bool = False, identity: str = ""
-) -> bytes:
-    """Return one entry of an event id.
-
-    Only the first of an id carries the cluster, and that the id is partial; only the first of a topic its mark.
-    """
-    entry: dict[str, str | int] = {"topic": partition.topic, "partition": partition.partition}
-    if next_.timestamp is not None:
-        entry["timestamp"] = next_.timestamp
-    entry["offset"] = next_.offset
-    return compact(entry)[:-1] + id_entry_end(cluster, partial=partial, identity=identity)
-
-
-def id_entry_end(cluster: str | None, *, partial: bool = False, identity: str = "") -> bytes:
-    """Return how an entry of an event id ends, behind its offset."""
-    more: dict[str, str | int] = {}
-    if cluster is not None:
-        more["cluster"] = cluster
-    if identity:
-        more["log"] = mark(identity)
-    if partial:
-        more["partial"] = True
-    return b"," + compact(more)[1:] if more else b"}"

@@ -12,11 +12,7 @@ from asyncio import TimerHandle, Transport
 from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MAX_HEAD_BYTES = 16 * 1024
-"""Request line and header fields, as Node bounds them: a Last-Event-ID over some 200 partitions does not fit."""
-
-FIELD_OVERHEAD_BYTES = 4
-"""Colon, blank and line end."""
+from eventstreams.asgi import FIELD_OVERHEAD_BYTES, MAX_HEAD_BYTES
 
 HEAD_SECONDS = 60.0
 """From the connection, or a later request's first byte, to the end of the head, as Node bounds it."""

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from starlette.datastructures import QueryParams
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eventstreams import __version__
-from eventstreams.asgi import StandardHeaders, not_found, standard_headers
+from eventstreams.asgi import (
+    BAD_ESCAPE,
+    CORS_HEADERS,
+    StandardHeaders,
+    error_response,
+    not_found,
+    preflight_headers,
+    standard_headers,
+)
 from eventstreams.catalog.streams import StreamCatalog
+from eventstreams.errors import BadRequest, NotFound
 from intake.endpoints import EventsEndpoint, json_response
 from intake.spec import openapi
 
@@ -30,7 +40,13 @@ class IntakeApp:
     """Answers by method and path."""
 
     def __init__(
-        self, events: EventsEndpoint, catalog: StreamCatalog | None, *, service: str, test_events: bool
+        self,
+        events: EventsEndpoint,
+        catalog: StreamCatalog | None,
+        *,
+        service: str,
+        test_events: bool,
+        preflight: bool,
     ) -> None:
         self._events = events
         self._catalog = catalog
@@ -41,6 +57,7 @@ class IntakeApp:
             "home": HOME,
         }
         self._has_test_events = test_events
+        self._preflight = preflight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,13 +66,15 @@ class IntakeApp:
             # What nearly all requests are; the rest finds its way by case and slashes.
             await self._events.post(scope, receive, send)
             return
+        if BAD_ESCAPE.search(scope.get("raw_path") or b""):
+            refused = BadRequest("path: a percent sign must be followed by two hexadecimal digits")
+            await error_response(refused, scope)(scope, receive, send)
+            return
         routes = self._routes(scope)
         method = "GET" if scope["method"] == "HEAD" and "GET" in routes else scope["method"]
         handler = routes.get(method)
         if handler is None and routes and method == "OPTIONS":
-            handler = _options(routes)
-        if handler is None and "POST" in routes:
-            handler = Response("Method Not Allowed\n", 405, {"allow": "POST"}, "text/plain; charset=utf-8")
+            handler = _options(routes, preflight_headers(scope, CORS_HEADERS) if self._preflight else {})
         await (handler or not_found(scope))(scope, receive, send)
 
     def _routes(self, scope: Scope) -> dict[str, Handler]:
@@ -86,6 +105,9 @@ class IntakeApp:
             names = {part.partition("=")[0] for part in query.split("&")}
             if "spec" in names:
                 return json_response(openapi(self._info))
+            file = QueryParams(query).get("path")
+            if "doc" in names and file:
+                return error_response(NotFound(f"{file} could not be found."), scope)
             if "doc" in names:
                 return Response(_DOC, media_type="text/html; charset=utf-8")
         return None
@@ -101,9 +123,9 @@ class IntakeApp:
         return json_response(configs)
 
 
-def _options(routes: dict[str, Handler]) -> Response:
+def _options(routes: dict[str, Handler], preflight: Mapping[str, str]) -> Response:
     allow = "POST" if "POST" in routes else "GET,HEAD"
-    return Response(allow, headers={"allow": allow}, media_type="text/html; charset=utf-8")
+    return Response(allow, headers={"allow": allow, **preflight}, media_type="text/html; charset=utf-8")
 
 
 _DOC = """<!DOCTYPE html>
@@ -124,5 +146,5 @@ def build_intake(
     csp: str | None = CSP,
 ) -> ASGIApp:
     """Return intake around its endpoint; None leaves CORS or the security headers out."""
-    app = IntakeApp(events, catalog, service=service, test_events=test_events)
+    app = IntakeApp(events, catalog, service=service, test_events=test_events, preflight=cors is not None)
     return StandardHeaders(app, standard_headers(cors, csp, methods="post"))

@@ -10,10 +10,22 @@ from functools import lru_cache
 
 from starlette.types import Receive
 
-from eventstreams.errors import MalformedBody, PayloadTooLarge, RequestError, RequestTimeout, UnsupportedMedia
+from eventstreams.errors import (
+    BadRequest,
+    MalformedBody,
+    PayloadTooLarge,
+    RequestError,
+    RequestTimeout,
+    UnsupportedMedia,
+)
 from intake.inflating import CODINGS, Inflater
 
-JSON_TYPES = frozenset({"application/json", "text/plain", "application/reports+json"})
+JSON_TYPES = frozenset({"application/json", "text/json", "text/plain"})
+JSON_SUFFIX = "+json"
+"""What is read as JSON: JSON MIME types (WHATWG MIME Sniffing, 4.6); and text, which pages send without a preflight."""
+EMPTY = "Request body was empty. Must provide JSON encoded events."
+"""The original's words."""
+
 DISCARD_SECONDS = 2.0
 
 
@@ -51,10 +63,11 @@ class Deadline:
 
 async def read_body(
     receive: Receive, headers: Mapping[str, str], *, max_bytes: int, deadline: Deadline, grow: Callable[[int], None]
-) -> bytes | None:
-    """Return the body, inflated and in UTF-8; None where its media type is none of those read as JSON.
+) -> bytes:
+    """Return the body, inflated and in UTF-8.
 
     Raises:
+        BadRequest: a media type that is not read as JSON; the original takes such a body for an empty one.
         UnsupportedMedia: a charset or content coding that is not read.
         PayloadTooLarge: more than `max_bytes` after inflating.
         MalformedBody: bytes that are not in the coding or charset they claim.
@@ -64,9 +77,9 @@ async def read_body(
     `grow` is told of each part's bytes as it comes, inflated; what it raises ends the reading.
     """
     media, charset = _media_type(headers.get("content-type", ""))
-    if media not in JSON_TYPES:
-        return None
     try:
+        if media not in JSON_TYPES and not media.endswith(JSON_SUFFIX):
+            raise BadRequest(_unread(media, headers))
         coding = _coding(headers, max_bytes)
         decoder = None if charset == "utf-8" else _decoder(charset)
     except RequestError:
@@ -84,6 +97,13 @@ async def read_body(
         return decoder(body, "replace")[0].encode("utf-8", "replace")
     except UnicodeError as exc:
         raise MalformedBody(f"body is not in charset {charset}: {exc}") from exc
+
+
+def _unread(media: str, headers: Mapping[str, str]) -> str:
+    if headers.get("content-length", "") == "0" or not ("content-length" in headers or "transfer-encoding" in headers):
+        return EMPTY
+    given = f"Content-Type {media[:100]!r} is not read as JSON" if media else "There is no Content-Type header"
+    return f"{given}. {EMPTY} Send them with the header Content-Type: application/json"
 
 
 def _coding(headers: Mapping[str, str], max_bytes: int) -> str:

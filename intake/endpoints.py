@@ -20,7 +20,7 @@ from eventstreams.addresses import Networks, client_ip
 from eventstreams.errors import BadRequest, MalformedBody, PayloadTooLarge, RequestError, ServiceUnavailable
 from eventstreams.ids import new_id
 from eventstreams.metrics import Metrics
-from intake.body import Deadline, Disconnected, discard, read_body
+from intake.body import EMPTY, Deadline, Disconnected, discard, read_body
 from intake.envelope import Caller
 from intake.in_flight import Reservation
 from intake.json_text import parse, serialise
@@ -31,7 +31,6 @@ from intake.pipeline import Intake
 COMPRESSED_FROM = 1024
 COMPRESSION_LEVEL = 3
 NO_QUERY = QueryParams()
-EMPTY = "Request body was empty. Must provide JSON encoded events."
 JSON = "application/json; charset=utf-8"
 BODILESS = {status: Response(status_code=status) for status in (201, 202)}
 """Sent again and again: an answer without a body is not touched on its way out."""
@@ -102,14 +101,14 @@ class EventsEndpoint:
                 deadline=self._deadline(),
                 grow=reserved.grow,
             )
-            if not body or not body.strip():
-                return Response(status_code=400)
+            if not body.strip():
+                raise BadRequest(EMPTY)
             value = parse(body)
             if not isinstance(value, (dict, list)):
                 raise MalformedBody("body is no JSON object or array: expected one event or a list of them")
             events = value if isinstance(value, list) else [value] if value else []
             if not events:
-                return Response(status_code=400)
+                raise BadRequest(EMPTY)
             if len(events) > options.max_batch_events:
                 raise PayloadTooLarge(f"batch of {len(events)} events: at most {options.max_batch_events} are taken")
             size = len(body)

@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from eventstreams.catalog.streams import StreamCatalog
@@ -25,6 +25,9 @@ from intake.outcome import EventOutcome, Kind, failed
 from intake.paths import MISSING
 
 MAX_PLANS = 10_000
+
+CLOCKS_DIFFER_MS = 60_000
+"""How far ahead a producer's clock may be."""
 
 
 @dataclass(slots=True)
@@ -171,14 +174,20 @@ class Preparation:
         return Prepared(plan, record, paths.get(event, self.options.id_field) if plan.deduplication else None)
 
     def _timestamp(self, event: dict[str, Any], now: int) -> int:
-        """Return the record's time: the event's own where it tells one that was not made here."""
+        """Return the record's time: the event's own where it tells one that was not made here.
+
+        One from the future is now: the log finds where a time begins by its first record from then on, and would begin
+        at this one for all who ask for times before that.
+        """
         text = paths.get(event, self.options.dt_field)
         if not isinstance(text, str):
             return now
         try:
-            return max(0, int(datetime.fromisoformat(text).timestamp() * 1000))
+            moment = datetime.fromisoformat(text)
+            time = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
         except (ValueError, OverflowError):
             return now
+        return max(0, time) if time <= now + CLOCKS_DIFFER_MS else now
 
 
 def _missing(fields: Sequence[paths.Path]) -> str:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from eventstreams.errors import SchemaNotFound
 
 PATTERN = re.compile(r"/?((?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)+)(\d+\.\d+\.\d+|latest)#?", re.ASCII)
+LATEST = "latest"
 MAX_CHARACTERS = 500
 
 
@@ -21,12 +22,12 @@ class SchemaUri(NamedTuple):
         return f"/{self.title}/{self.version}"
 
 
-def parse_schema_uri(text: object, *, latest: bool = False) -> SchemaUri:
+def parse_schema_uri(text: object) -> SchemaUri:
     """Parse a URI as events give it: relative, without host, query, escapes, or a fragment that is not empty.
 
     Raises: SchemaNotFound.
     """
     match = PATTERN.fullmatch(text) if isinstance(text, str) and len(text) <= MAX_CHARACTERS else None
-    if match is None or (match[2] == "latest" and not latest):
-        raise SchemaNotFound(f"schema URI {text!r}: expected /title/X.Y.Z")
+    if match is None:
+        raise SchemaNotFound(f"schema URI {text!r}: expected /title/X.Y.Z or /title/latest")
     return SchemaUri(match[1][:-1], match[2])

@@ -21,7 +21,7 @@ from eventstreams.schemas.formats import formats as formats_of
 from eventstreams.schemas.keywords import SUBSCHEMA_LISTS, SUBSCHEMA_MAPS, SUBSCHEMAS, nodes, tightest
 from eventstreams.schemas.patterns import OPTIONS, portable
 from eventstreams.schemas.repository import SchemaRepository
-from eventstreams.schemas.uri import parse_schema_uri
+from eventstreams.schemas.uri import LATEST, SchemaUri, parse_schema_uri
 
 META_FORMATS = formats_of("production")
 
@@ -38,6 +38,7 @@ UNREAD = frozenset({"$schema", "$id", "id", "examples", "default", "contentMedia
 
 MAX_VALIDATORS = 5000
 MAX_FAILURES = 1000
+LATEST_SECONDS = 60.0
 FAILURE_SECONDS = 10.0
 """How long a failed look-up is remembered: long enough against a flood, short enough for a schema just published."""
 
@@ -148,13 +149,18 @@ def _find(schema: Any, path: tuple[str, ...]) -> Any:
 
 
 class Validators:
-    """Compiled validators by URI. A cold schema is loaded once however many ask; failures are remembered a while."""
+    """Compiled validators by URI. A cold schema is loaded once however many ask; failures are remembered a while.
+
+    Versions are kept for good. What `latest` is, is asked for anew after `LATEST_SECONDS`; while that cannot be told it
+    is what it was.
+    """
 
     def __init__(self, repository: SchemaRepository, formats: Mapping[str, Format], *, insecure: bool = False) -> None:
         self._repository = repository
         self._formats = formats
         self._insecure = insecure
         self._ready: OrderedDict[str, Validator] = OrderedDict()
+        self._latest: OrderedDict[str, tuple[float, Validator]] = OrderedDict()
         self._failed: OrderedDict[str, tuple[float, SchemaError]] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Validator]] = {}
 
@@ -168,29 +174,43 @@ class Validators:
         Raises: SchemaNotFound, SchemaUnavailable, InsecureSchema, InvalidSchema.
         """
         parsed = str(parse_schema_uri(uri))
-        held = self._ready.get(parsed)
+        held = self._held(parsed)
         if held is not None:
-            self._ready.move_to_end(parsed)
             return held
         failed = self._failed.get(parsed)
         if failed is not None and time.monotonic() - failed[0] < FAILURE_SECONDS:
+            if parsed in self._latest:
+                return self._latest[parsed][1]
             raise failed[1]
         loading = self._loading.get(parsed)
         if loading is None:
             loading = self._loading[parsed] = asyncio.create_task(self._load(parsed), name="load schema")
             loading.add_done_callback(lambda task: self._settle(parsed, task))
-        return await asyncio.shield(loading)
+        try:
+            return await asyncio.shield(loading)
+        except SchemaError:
+            if parsed in self._latest:
+                return self._latest[parsed][1]
+            raise
 
-    async def _load(self, uri: str) -> Validator:
-        schema = await self._repository.load(parse_schema_uri(uri))
+    def _held(self, uri: str) -> Validator | None:
+        held = self._ready.get(uri)
+        if held is not None:
+            self._ready.move_to_end(uri)
+            return held
+        asked, latest = self._latest.get(uri, (0.0, None))
+        return latest if time.monotonic() - asked < LATEST_SECONDS else None
+
+    async def _load(self, text: str) -> Validator:
+        uri = parse_schema_uri(text)
+        schema = await self._repository.load(uri)
         identity = schema.get("$id", schema.get("id"))
-        if (
-            isinstance(identity, str)
-            and not f"/{identity}".endswith(uri)
-            and not uri.endswith(f"/{identity.lstrip('/')}")
-        ):
+        if isinstance(identity, str) and not _names(identity, uri):
             raise SchemaNotFound(f"schema {uri}: the document there calls itself {identity}")
-        return Validator(uri, schema, self._formats, insecure=self._insecure)
+        _, held = self._latest.get(text, (0.0, None))
+        if held is not None and held.schema == schema:
+            return held
+        return Validator(text, schema, self._formats, insecure=self._insecure)
 
     def _settle(self, uri: str, task: asyncio.Task[Validator]) -> None:
         del self._loading[uri]
@@ -199,9 +219,7 @@ class Validators:
         exc = task.exception()
         if exc is None:
             self._failed.pop(uri, None)
-            self._ready[uri] = task.result()
-            while len(self._ready) > MAX_VALIDATORS:
-                self._ready.popitem(last=False)
+            self._keep(uri, task.result())
         elif isinstance(exc, SchemaError):
             # Once for each time that the failure is remembered: clients cannot flood the logs with it.
             logger.warning("schema was not loaded", extra={"uri": uri, "cause": exc.message[:500]})
@@ -209,3 +227,22 @@ class Validators:
             self._failed.move_to_end(uri)
             while len(self._failed) > MAX_FAILURES:
                 self._failed.popitem(last=False)
+
+    def _keep(self, uri: str, validator: Validator) -> None:
+        if uri.endswith(f"/{LATEST}"):
+            self._latest[uri] = (time.monotonic(), validator)
+            self._latest.move_to_end(uri)
+        else:
+            self._ready[uri] = validator
+        for held in (self._ready, self._latest):
+            while len(held) > MAX_VALIDATORS:
+                held.popitem(last=False)
+
+
+def _names(identity: str, uri: SchemaUri) -> bool:
+    """Whether a document that calls itself so may be what stands at this URI; `latest` may be any version."""
+    if uri.version == LATEST:
+        identity, wanted = identity.rstrip("#").rpartition("/")[0], f"/{uri.title}"
+    else:
+        wanted = str(uri)
+    return f"/{identity}".endswith(wanted) or wanted.endswith(f"/{identity.lstrip('/')}")

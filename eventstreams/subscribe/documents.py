@@ -95,7 +95,7 @@ class Documents:
 
     async def _load(self, text: str) -> Schema | None:
         try:
-            return await self._repository.load(parse_schema_uri(text, latest=True))
+            return await self._repository.load(parse_schema_uri(text))
         except SchemaError as exc:
             logger.warning("a stream is described without its schema", extra={"cause": exc.message[:500]})
             return None

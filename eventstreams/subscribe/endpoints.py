@@ -28,9 +28,10 @@ from eventstreams.metrics import Metrics
 from eventstreams.subscribe.admission import Admission, Place
 from eventstreams.subscribe.client import AddressMode, client_address, refusal
 from eventstreams.subscribe.engine import Engine
+from eventstreams.subscribe.event_ids import EventIds
 from eventstreams.subscribe.handover import EXTENSION, DirectWire, Handover
 from eventstreams.subscribe.options import Form
-from eventstreams.subscribe.request import StreamRequest, find_streams, read_request
+from eventstreams.subscribe.request import StreamRequest, find_streams, head_beside_id, read_request
 from eventstreams.subscribe.start import Start, find_start
 from eventstreams.subscribe.subscription import Subscription
 from eventstreams.subscribe.wire import AsgiWire
@@ -101,7 +102,7 @@ class StreamEndpoint:
             try:
                 place = held.enter_context(self._admission.enter(client))
                 wanted = self._read(request)
-                start = await self._prepare(wanted, only_look=request.method == "HEAD")
+                start = await self._prepare(wanted, scope, only_look=request.method == "HEAD")
             except (TooManyConnections, ServiceUnavailable, LogUnavailable) as exc:
                 held.close()
                 await self._admission.pause_if_hasty(client)
@@ -127,16 +128,19 @@ class StreamEndpoint:
         streams = request.scope["path_params"]["streams"]
         return read_request(request, streams, self._catalog, canaries=options.canaries, id_blocks=id_blocks)
 
-    async def _prepare(self, wanted: StreamRequest, *, only_look: bool) -> Start:
+    async def _prepare(self, wanted: StreamRequest, scope: Scope, *, only_look: bool) -> Start:
         """Do what needs the log: find where to start, and unless `only_look` have the engine prepared for it.
 
-        Raises: LogUnavailable as well where that takes too long, or where a topic that was just there is not, as with a
-        broker that begins anew; ServiceUnavailable where a drain begins meanwhile.
+        Raises: BadRequest where ids of these partitions could not be sent back; LogUnavailable as well where the log
+        takes too long, or where a topic that was just there is not, as with a broker that begins anew;
+        ServiceUnavailable where a drain begins meanwhile.
         """
         try:
             async with self._admission.wait(LOG_PATIENCE):
                 engine, skew = self._engine, self._options.resume_skew
                 start = await find_start(wanted, engine.log, engine, resume_skew=skew)
+                if not wanted.form.json_lines:
+                    EventIds(start.cursor).check_fit(head_beside_id(scope))
                 if not only_look:
                     await engine.prepare(start.cursor)
                 return start

@@ -20,7 +20,8 @@ from eventstreams.positions import Cursor, Next
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe.blocks import BlockCache
 from eventstreams.subscribe.drain import retry_slots, say_goodbye
-from eventstreams.subscribe.frames import EventIds, Gap
+from eventstreams.subscribe.event_ids import EventIds
+from eventstreams.subscribe.frames import Gap
 from eventstreams.subscribe.group import Chunk, Group, Head, Shape
 from eventstreams.subscribe.growth import Growth, Topics, no_topics
 from eventstreams.subscribe.options import EngineOptions, Form

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from eventstreams.errors import InvalidAssignment
+from eventstreams.subscribe import compact_id
 from eventstreams.subscribe.javascript_json import as_doubles, integer
 from eventstreams.subscribe.verbatim_json import is_deep
 
@@ -55,22 +56,42 @@ class LastEventId:
     """By topic, which one of its name numbered the offsets, where the id tells it; see `positions.mark`."""
 
 
-def parse_last_event_id(text: str) -> LastEventId:
-    """Parse the header. Raises: InvalidAssignment."""
+def parse_last_event_id(text: str, topics: Iterable[str] = ()) -> LastEventId:
+    """Parse the header; `topics` are those that a short id may be of. Raises: InvalidAssignment."""
     value = _value(text)
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list) or not items:
         raise bad_shape(value)
-    entries = [_entry(item, value) for item in items]
-    named = [(entry.topic, entry.partition) for entry in entries if isinstance(entry, PartitionEntry)]
+    first = items[0] if isinstance(items[0], dict) else {}
+    entries: Sequence[TopicEntry | PartitionEntry]
+    if len(items) == 1 and isinstance(first.get("cursor"), str):
+        entries, marks = _short(text, first["cursor"], topics)
+    else:
+        entries, marks = [_entry(item, value) for item in items], _marks(items)
+    _check_none_twice(entries, value)
+    cluster = first.get("cluster")
+    return LastEventId(entries, cluster if isinstance(cluster, str) else None, first.get("partial") is True, marks)
+
+
+def _short(text: str, cursor: str, topics: Iterable[str]) -> tuple[Sequence[PartitionEntry], Mapping[str, str]]:
+    try:
+        places, marks = compact_id.read(cursor, topics)
+    except ValueError as exc:
+        raise InvalidAssignment(str(exc), originalName="SyntaxError", last_event_id=text) from exc
+    if not places:
+        raise bad_shape(text)
+    return [PartitionEntry(*partition, min(offset, MAX_INTEGER), time) for partition, (offset, time) in places], marks
+
+
+def _check_none_twice(entries: Sequence[TopicEntry | PartitionEntry], value: object) -> None:
+    seen: set[tuple[str, int]] = set()
     topics = {entry.topic for entry in entries if isinstance(entry, TopicEntry)}
-    for topic, partition in named:
-        if named.count((topic, partition)) > 1 or topic in topics:
-            raise _refused(f"partition {partition} of {topic} in Last-Event-ID: it is named twice", value)
-    first = items[0]
-    cluster = first.get("cluster") if isinstance(first, dict) else None
-    partial = isinstance(first, dict) and first.get("partial") is True
-    return LastEventId(entries, cluster if isinstance(cluster, str) else None, partial, _marks(items))
+    for entry in entries:
+        if not isinstance(entry, PartitionEntry):
+            continue
+        if (entry.topic, entry.partition) in seen or entry.topic in topics:
+            raise _refused(f"partition {entry.partition} of {entry.topic} in Last-Event-ID: it is named twice", value)
+        seen.add((entry.topic, entry.partition))
 
 
 def _marks(items: Sequence[Any]) -> Mapping[str, str]:

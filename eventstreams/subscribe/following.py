@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eventstreams.subscribe.frames import EventIds
+from eventstreams.subscribe.event_ids import EventIds
 from eventstreams.subscribe.group import Chunk, Group
 
 

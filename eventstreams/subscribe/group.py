@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from eventstreams.filters.compile import Filter
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe import frames
-from eventstreams.subscribe.frames import EventIds
+from eventstreams.subscribe.event_ids import EventIds
 from eventstreams.subscribe.rendering import Item, Renderer
 from eventstreams.subscribe.wire import Lane
 

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from eventstreams.errors import EventStreamsError
+from eventstreams.errors import BadRequest, EventStreamsError
 from eventstreams.positions import AtTime, Cursor, Edge, Next, Position
 from eventstreams.records import TopicPartition
-from eventstreams.subscribe.frames import EventIds
+from eventstreams.subscribe.event_ids import EventIds
 from eventstreams.subscribe.group import Group, Shape
 
 if TYPE_CHECKING:
@@ -117,5 +117,13 @@ class Growth:
             for partition in new:
                 cursor.move(partition, Next(starts[partition].offset))
             cursor.identities = engine.recovery.identities(cursor)
-            subscription.move_to(engine.group(shape, group.filter), EventIds(cursor))
+            ids = EventIds(cursor)
+            try:
+                if not shape.json_lines:
+                    ids.check_fit(0)
+            except BadRequest as exc:
+                engine.pump.unwatch(new)
+                subscription.fail(exc)
+                continue
+            subscription.move_to(engine.group(shape, group.filter), ids)
         engine.drop_if_empty(group)

@@ -188,7 +188,7 @@ class Renderer:
 
 
 LINE_SEPARATORS = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "\x85\u2028\u2029"}
-"""What Unicode counts as the end of a line, and many libraries cut lines at; JSON has them stand in texts as they are."""
+"""What Unicode counts as the end of a line, where many libraries cut; JSON has them stand in texts as they are."""
 
 
 def _without_separators(line: bytes) -> bytes:

@@ -16,7 +16,7 @@ from eventstreams.positions import Next
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe import frames
 from eventstreams.subscribe.blocks import BlockCache, ItemBlock
-from eventstreams.subscribe.frames import EventIds
+from eventstreams.subscribe.event_ids import MOVED_BYTES, EventIds
 from eventstreams.subscribe.group import Group, Shape
 from eventstreams.subscribe.rendering import Item
 from eventstreams.subscribe.tail import Tail
@@ -39,7 +39,7 @@ class Step(NamedTuple):
     @property
     def size(self) -> int:
         """Return the bytes of memory that it takes, each of its partitions having moved."""
-        ids = self.ids.size + frames.MOVED_BYTES * len(self.ids.partitions) + len(self.last_id or b"")
+        ids = self.ids.size + MOVED_BYTES * len(self.ids.partitions) + len(self.last_id or b"")
         return len(self.body) + STEP_OVERHEAD_BYTES + ids
 
 

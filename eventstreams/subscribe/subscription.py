@@ -20,8 +20,9 @@ from eventstreams.errors import EventStreamsError, LogError, OffsetOutOfRange, T
 from eventstreams.positions import Next
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe import frames
+from eventstreams.subscribe.event_ids import EventIds
 from eventstreams.subscribe.following import Following
-from eventstreams.subscribe.frames import EventIds, Gap
+from eventstreams.subscribe.frames import Gap
 from eventstreams.subscribe.group import Chunk, Group
 from eventstreams.subscribe.recovery import Anew
 from eventstreams.subscribe.replay import Step, tail_step

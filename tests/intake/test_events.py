@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from eventstreams.errors import AppendTimeout, LogError, LogFull, LogUnavailable
@@ -140,6 +141,50 @@ async def test_log_that_is_away_is_answered_503_with_retry_after(open_intake: Op
         assert answer.json()["error"][0]["context"]["message"] == str(outcome)
 
 
+@pytest.mark.parametrize(
+    ("dt", "expected"),
+    [
+        ("2020-01-02T03:04:05.678Z", 1577934245678),
+        ("2020-01-02T03:04:05+01:00", 1577930645000),
+        ("1969-01-01T00:00:00Z", 0),
+        ("9999-12-31T23:59:59Z", None),
+        ("2999-01-01T00:00:00Z", None),
+    ],
+)
+async def test_time_of_a_record_is_its_event_s_unless_that_is_to_come(
+    open_intake: Open, dt: str, expected: int | None
+) -> None:
+    async with open_intake(IntakeOptions(transforms=())) as rig:
+        event = thing()
+        event["meta"]["dt"] = dt
+        assert (await rig.post(event)).status_code == 201
+        (record,) = await rig.stored("things")
+        assert json.loads(record.value)["meta"]["dt"] == dt
+        if expected is None:
+            assert abs(record.timestamp - datetime.now(UTC).timestamp() * 1000) < 60_000
+        else:
+            assert record.timestamp == expected
+
+
+async def test_event_of_a_clock_that_is_a_little_ahead_keeps_its_time(open_intake: Open) -> None:
+    async with open_intake(IntakeOptions(transforms=())) as rig:
+        event, ahead = thing(), datetime.now(UTC) + timedelta(seconds=30)
+        event["meta"]["dt"] = ahead.isoformat()
+        assert (await rig.post(event)).status_code == 201
+        (record,) = await rig.stored("things")
+        assert record.timestamp == int(ahead.timestamp() * 1000)
+
+
+async def test_event_of_the_latest_schema_is_checked_by_the_newest(open_intake: Open) -> None:
+    async with open_intake() as rig:
+        event = thing() | {"$schema": "/thing/latest"}
+        assert (await rig.post(event)).status_code == 201
+        (record,) = await rig.stored("things")
+        assert json.loads(record.value)["$schema"] == "/thing/latest"
+        assert (await rig.post(event | {"count": "x"})).status_code == 400
+        assert (await rig.post(event | {"$schema": "/nothing/latest"})).status_code == 500
+
+
 async def test_event_over_the_limit_is_answered_400_with_size_and_limit(open_intake: Open) -> None:
     async with open_intake(IntakeOptions(max_event_bytes=300)) as rig:
         answer = await rig.post(thing(name="x" * 300))
@@ -150,24 +195,52 @@ async def test_event_over_the_limit_is_answered_400_with_size_and_limit(open_int
 # -- requests
 
 
-@pytest.mark.parametrize("media", ["application/json", "Text/Plain; charset=UTF-8", "application/reports+json"])
+@pytest.mark.parametrize(
+    "media",
+    [
+        "application/json",
+        "APPLICATION/JSON",
+        "text/json",
+        "Text/Plain; charset=UTF-8",
+        "application/reports+json",
+        "application/cloudevents+json; charset=utf-8",
+        "application/vnd.kafka.json.v2+json",
+    ],
+)
 async def test_json_is_read_from_these_media_types(open_intake: Open, media: str) -> None:
     async with open_intake() as rig:
         assert (await rig.post(thing(), content_type=media)).status_code == 201
 
 
-@pytest.mark.parametrize("media", ["application/x-www-form-urlencoded", "application/cloudevents+json", ""])
-async def test_other_media_types_are_an_empty_body(open_intake: Open, media: str) -> None:
+@pytest.mark.parametrize("media", ["application/x-www-form-urlencoded", "application/x-ndjson", "image/svg+xml", ""])
+async def test_other_media_type_is_refused_with_the_header_to_send(open_intake: Open, media: str) -> None:
     async with open_intake() as rig:
         answer = await rig.post(thing(), content_type=media)
-        assert (answer.status_code, answer.content) == (400, b"")
+        assert answer.status_code == 400
+        message = told(answer)
+        assert message.endswith("Send them with the header Content-Type: application/json")
+        assert message.startswith(
+            f"Content-Type '{media}' is not read as JSON" if media else "There is no Content-Type"
+        )
 
 
 @pytest.mark.parametrize("body", [b"", b"  ", b"{}", b"[]"])
-async def test_no_events_is_400_without_a_body(open_intake: Open, body: bytes) -> None:
+@pytest.mark.parametrize("media", ["application/json", "text/plain", ""])
+async def test_no_events_is_400_in_the_envelope(open_intake: Open, body: bytes, media: str) -> None:
     async with open_intake() as rig:
-        answer = await rig.post(body)
-        assert (answer.status_code, answer.content) == (400, b"")
+        answer = await rig.post(body, content_type=media)
+        assert answer.status_code == 400
+        assert "Request body was empty. Must provide JSON encoded events." in told(answer)
+        # Who sends nothing is not told about the header.
+        assert ("Content-Type" in told(answer)) == (media == "" and body != b"")
+
+
+def told(answer: httpx.Response) -> str:
+    """Return the message of a request that is refused as a whole."""
+    assert answer.headers["content-type"] == "application/json; charset=utf-8"
+    (item,) = answer.json()["error"]
+    assert (answer.json()["invalid"], item["status"], item["event"]) == ([], "error", None)
+    return str(item["context"]["message"])
 
 
 RAW = json.dumps(thing()).encode()
@@ -577,7 +650,14 @@ async def test_stream_configurations_are_shown_by_name(open_intake: Open) -> Non
         ("GET", "/?doc=true", 200),
         ("GET", "/", 404),
         ("GET", "/?fooo=true", 404),
-        ("GET", "/v1/events", 405),
+        ("GET", "/v1/events", 404),
+        ("DELETE", "/v1/events", 404),
+        ("GET", "/%zz", 400),
+        ("GET", "/v1/stream-configs/%", 400),
+        ("POST", "/v1/events%", 400),
+        ("GET", "/?doc&path=../..", 404),
+        ("GET", "/?doc&path=/etc/passwd", 404),
+        ("GET", "/?doc&path=%00", 404),
         ("PUT", "/robots.txt", 404),
         ("POST", "//v1/events", 404),
         ("OPTIONS", "/v1/events", 200),
@@ -589,8 +669,16 @@ async def test_routes(open_intake: Open, method: str, path: str, status: int) ->
         answer = await rig.http.request(method, path, headers={"origin": "https://wiki.example"})
         assert answer.status_code == status
         assert answer.headers["access-control-allow-methods"] == "post"
-        if status == 405 or method == "OPTIONS":
+        if method == "OPTIONS":
             assert answer.headers["allow"] == "POST"
+
+
+async def test_preflight_allows_the_header_fields_that_it_asks_for(open_intake: Open) -> None:
+    async with open_intake() as rig:
+        asked = {"access-control-request-headers": "authorization,x-one , (no)", "origin": "https://wiki.example"}
+        answer = await rig.http.options("/v1/events", headers=asked)
+        allowed = answer.headers["access-control-allow-headers"]
+        assert allowed == "accept, x-requested-with, content-type, authorization, x-one"
 
 
 async def test_any_stream_is_taken_without_a_stream_configuration(open_intake: Open) -> None:

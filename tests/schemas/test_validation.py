@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstreams.errors import InsecureSchema, InvalidSchema, SchemaNotFound
+from eventstreams.schemas import validation
 from eventstreams.schemas.ajv import errors_text
 from eventstreams.schemas.formats import formats
 from eventstreams.schemas.uri import SchemaUri
@@ -227,6 +228,32 @@ async def test_unknown_schema_is_asked_for_once_a_while() -> None:
     assert repository.asked == ["/b/1.0.0"]
 
 
+async def test_latest_is_the_newest_version_also_when_that_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = {"title": "a", "$id": "/a/1.0.0"}, {"title": "a", "$id": "/a/1.1.0"}
+    repository = Repository({"/a/latest": first})
+    validators = Validators(repository, STRICT)
+    found = await asyncio.gather(*(validators.get("/a/latest") for _ in range(20)))
+    assert set(map(id, found)) == {id(found[0])}
+    assert repository.asked == ["/a/latest"]
+    monkeypatch.setattr(validation, "LATEST_SECONDS", 0.0)
+    assert await validators.get("/a/latest") is found[0]
+    repository.documents = {"/a/latest": second}
+    assert (await validators.get("a/latest")).schema == second
+    # While nobody tells what it is it stays what it was.
+    repository.documents = {}
+    for _ in range(3):
+        assert (await validators.get("/a/latest")).schema == second
+    assert len(repository.asked) == 4
+
+
+async def test_latest_of_another_title_is_not_taken() -> None:
+    repository = Repository({"/a/latest": {"title": "b", "$id": "/b/1.0.0"}, "/c/latest": {"title": "c"}})
+    validators = Validators(repository, STRICT)
+    with pytest.raises(SchemaNotFound, match="calls itself /b/1"):
+        await validators.get("/a/latest")
+    assert (await validators.get("/c/latest")).title == "c"
+
+
 @pytest.mark.parametrize(
     "uri",
     [
@@ -234,8 +261,8 @@ async def test_unknown_schema_is_asked_for_once_a_while() -> None:
         1,
         "",
         "/",
-        "/a/latest",
         "/a/current",
+        "/latest",
         "/a/1.0",
         "/a/../b/1.0.0",
         "/a/%2e%2e/1.0.0",

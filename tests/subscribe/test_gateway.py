@@ -36,7 +36,9 @@ streams:
   half: {topics: [a, nowhere]}
   empty: {topics: []}
   /^regex/: {topics: [x]}
+  deep: {topics: [d]}
 """
+WIDE = [f"a.topic.of.some.length.{number}" for number in range(240)]
 
 
 PATHS: dict[str, Any] = {"direct": HandoverProtocol, "portable": "h11"}
@@ -54,7 +56,7 @@ class Running(NamedTuple):
 
 @asynccontextmanager
 async def serving(tmp_path: Path, path: str) -> AsyncIterator[Running]:
-    (tmp_path / "streams.yaml").write_text(STREAMS)
+    (tmp_path / "streams.yaml").write_text(f"{STREAMS}  wide: {{topics: {json.dumps(WIDE)}}}\n")
     catalog = load_catalog(str(tmp_path / "streams.yaml"))
     metrics = Metrics()
     admission = Admission(metrics, per_client=20)
@@ -124,6 +126,90 @@ async def test_replay_from_a_time_comes_as_the_contract_says(gateway: Running) -
     assert reply.headers.get_list("connection") == ["keep-alive"]
     assert reply.headers.get_list("x-accel-buffering") == ["no"]
     assert [(e["topic"], e["partition"], e["offset"]) for e in json.loads(reply.last_id)] == [("a", 0, 3), ("b", 0, 0)]
+
+
+async def test_id_of_hundreds_of_topics_is_taken_back(gateway: Running) -> None:
+    for topic in WIDE:
+        await gateway.log.create_topic(topic)
+    await add(gateway.log, WIDE[7], 1000, 2000)
+    await add(gateway.log, WIDE[200], 3000)
+    first = await subscribe(gateway, "/v2/stream/wide?since=500", 2)
+    assert len(first.last_id) < 8000
+    (given,) = json.loads(first.last_id)
+    assert given["cluster"] == gateway.log.cluster
+    rest = await subscribe(gateway, "/v2/stream/wide", 1, **{"Last-Event-ID": first.last_id})
+    seen = [event["ts"] for event in (*first.events, *rest.events)]
+    assert sorted(seen) == [1000, 2000, 3000]
+    lost = await gateway.http.get("/v2/stream/edits", headers={"Last-Event-ID": first.last_id})
+    assert lost.status_code == 404
+    assert lost.json()["name"] == "TopicNotAvailableError"
+
+
+async def test_subscription_whose_ids_would_be_too_long_is_refused_before_it_starts(gateway: Running) -> None:
+    await gateway.log.create_topic("d", 900)
+    assert (await gateway.http.head("/v2/stream/deep")).status_code == 200
+    await gateway.log.create_topic("d", 1500)
+    assert (await gateway.http.head("/v2/stream/deep")).status_code == 400
+    assert "1500 partitions" in (await gateway.http.get("/v2/stream/deep")).json()["detail"]
+    # There are no ids in this form.
+    assert (await gateway.http.head("/v2/stream/deep", headers={"Accept": "application/json"})).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["lastEventId", "Last-Event-ID", "last-event-id"])
+async def test_id_in_the_query_is_taken_where_there_is_no_header(gateway: Running, name: str) -> None:
+    await add(gateway.log, "a", 1000, 2000, 3000)
+    first = await subscribe(gateway, "/v2/stream/edits?since=0", 1)
+    query = httpx.QueryParams({name: first.last_id, "since": "0"})
+    assert (await subscribe(gateway, f"/v2/stream/edits?{query}", 1)).events[0]["ts"] == 2000
+    second = await subscribe(gateway, "/v2/stream/edits?since=0", 2)
+    header = {"Last-Event-ID": second.last_id}
+    assert (await subscribe(gateway, f"/v2/stream/edits?{query}", 1, **header)).events[0]["ts"] == 3000
+    assert (await subscribe(gateway, f"/v2/stream/edits?since=0&{name}=", 1)).events[0]["ts"] == 1000
+    refused = await gateway.http.get(f"/v2/stream/edits?{name}=[")
+    assert refused.json()["name"] == "InvalidAssignmentError"
+
+
+@pytest.mark.parametrize(
+    ("accept", "json_lines"),
+    [
+        ("application/json", True),
+        ("application/jsonl", True),
+        ("application/json, text/plain, */*", True),
+        ("application/json, text/event-stream;q=0.9", True),
+        ("text/html, application/json;q=0.9, */*;q=0.8", True),
+        ("application/json, text/event-stream", False),
+        ("text/event-stream, application/json", False),
+        ("application/json;q=0.9, text/event-stream", False),
+        ("application/json;q=0.5, */*", False),
+        ("application/json;q=0", False),
+        ("application/json;q=x", False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
+async def test_form_is_the_one_that_accept_gives_more_weight(gateway: Running, accept: str, json_lines: bool) -> None:
+    answer = await gateway.http.head("/v2/stream/edits", headers={"Accept": accept})
+    assert answer.headers["content-type"].startswith("application/json" if json_lines else "text/event-stream")
+
+
+async def test_preflight_allows_the_header_fields_that_it_asks_for(gateway: Running) -> None:
+    asked = {
+        "Origin": "https://tool.example",
+        "Access-Control-Request-Headers": "cache-control,authorization,X-A b,x-c",
+    }
+    for path in ("/v2/stream/edits", "/_info"):
+        answer = await gateway.http.options(path, headers=asked)
+        assert answer.status_code == 200
+        allowed = answer.headers["access-control-allow-headers"].split(", ")
+        always = ["accept", "x-requested-with", "content-type", "last-event-id"]
+        assert allowed == [*always, "cache-control", "authorization", "x-c"]
+        assert "access-control-request-headers" in answer.headers["vary"].lower()
+
+
+async def test_trailing_comma_names_the_empty_stream(gateway: Running) -> None:
+    for path in ("edits,", ",edits", "edits,,quiet", "edits%2C"):
+        detail = (await gateway.http.get(f"/v2/stream/{path}")).json()["detail"]
+        assert detail == "Invalid streams: '' ('' is an empty name: there is a comma too many)"
 
 
 async def test_json_lines_when_accept_begins_with_application_json(gateway: Running) -> None:

@@ -114,3 +114,15 @@ async def test_partition_is_read_on_for_the_grace_period_after_its_last_subscrib
         other = await subscribe(log, engine, 0, 1)
         other.close()
         assert engine.metrics.registry.get_sample_value("eventstreams_live_records_total") == read
+
+
+async def test_stream_that_grows_beyond_what_an_id_can_tell_ends_with_the_reason() -> None:
+    async with running(StreamCatalog([stream("a")])) as (log, engine):
+        client = await subscribe(log, engine, 0, 1)
+        await log.create_topic("a", 2000)
+        await engine.growth.refresh()
+        said = await client.rest()
+        assert b"event: error" in said
+        assert b"2000 partitions: its event ids may take" in said
+        client.close()
+        assert engine.subscriptions() == []

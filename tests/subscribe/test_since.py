@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from eventstreams.errors import InvalidTimestamp
 from eventstreams.positions import AtTime, Edge
-from eventstreams.subscribe.javascript_date import LAST_TIMESTAMP
-from eventstreams.subscribe.since import given_since, parse_since
+from eventstreams.subscribe.javascript_date import BLANKS, LAST_TIMESTAMP
+from eventstreams.subscribe.since import SECONDS, given_since, number_of, parse_since, with_plus
 
 T = 1700000002000  # 2023-11-14T22:13:22Z
 DAY = 1699920000000  # 2023-11-14T00:00:00Z
@@ -61,6 +61,16 @@ DAY = 1699920000000  # 2023-11-14T00:00:00Z
         ("Nov 2023", DAY - 13 * 86_400_000),
         ("a 1", 978307200000),
         ("+012023-01-01T00:00:00Z", 317242051200000),
+        # With a plus that was not escaped in the query.
+        ("2023-11-14T22:13:22 00:00", T),
+        ("2023-11-14T23:13:22.000 01:00", T),
+        ("2023-11-14T23:13 0100", T - 22_000),
+        ("2023-11-15 03:43:22 05:30", T),
+        ("Tue, 14 Nov 2023 22:13:22  0000", T),
+        ("Tue Nov 14 2023 23:13:22 GMT 0100 (Central European Time)", T),
+        # None was there.
+        ("Tue Nov 14 22:13:22 2023", T),
+        ("2023-11-14 22:13", T - 22_000),
     ],
 )
 def test_since_is_read_as_a_time(text: str, timestamp: int) -> None:
@@ -87,7 +97,7 @@ def test_empty_since_is_none() -> None:
         "2023-13-01",
         "20231114T221322Z",
         "2023-W46-2",
-        "2023-11-14T22:13:22 00:00",
+        "2023-11-14T22:13:22 15:00",
         "2023-11-14T25:00:00Z",
         "2023-11-14T24:00:01Z",
         "2023-00-10",
@@ -109,6 +119,28 @@ def test_what_is_no_time_is_refused_with_the_value(text: str) -> None:
     with pytest.raises(InvalidTimestamp) as caught:
         parse_since(text)
     assert caught.value.detail.endswith(f"was not parseable: '{text}'")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("1795821551", "1795821551000"),
+        (" 1795821551 ", "1795821551000"),
+        ("1795821551.123", "1795821551123"),
+        ("1.795821551e9", "1795821551000"),
+        ("100000000", "100000000000"),
+        ("9999999999", "9999999999000"),
+        ("0x6b0a3b2f", "1795832623000"),
+    ],
+)
+def test_seconds_are_refused_with_the_milliseconds_that_are_meant(text: str, hint: str) -> None:
+    with pytest.raises(InvalidTimestamp, match=f"looks like seconds .* {hint} perhaps$"):
+        parse_since(text)
+
+
+@pytest.mark.parametrize("number", [1, 99_999_999, 10_000_000_000, 1_795_821_551_000])
+def test_numbers_that_may_be_milliseconds_are_taken_as_such(number: int) -> None:
+    assert parse_since(str(number)) == AtTime(number)
 
 
 @pytest.mark.parametrize(
@@ -148,13 +180,20 @@ def test_since_is_read_as_v8_reads_it(node: str) -> None:
     chance, pieces = random.Random(0), PIECES.split("|")
     texts = ["".join(chance.choices(pieces, k=chance.randint(1, 7))) for _ in range(20_000)]
     times = subprocess.run(
-        [node, "-e", V8], input=json.dumps(texts), capture_output=True, text=True, check=True, env={"TZ": "UTC"}
+        [node, "-e", V8],
+        input=json.dumps([*map(with_plus, texts)]),
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"TZ": "UTC"},
     )
     for text, time in zip(texts, json.loads(times.stdout), strict=True):
         try:
             position = parse_since(text)
         except InvalidTimestamp:
             position = None
+        if time is not None and SECONDS.start <= time < SECONDS.stop and number_of(text.strip(BLANKS)) is not None:
+            time = None
         expected = None if time is None else AtTime(min(time, LAST_TIMESTAMP)) if time > 0 else Edge.EARLIEST
         assert (text, position) == (text, expected)
 

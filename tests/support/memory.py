@@ -21,7 +21,7 @@ from eventstreams.positions import Cursor, Next
 from eventstreams.records import NewRecord, Record, TopicPartition
 from eventstreams.runtime import collect_less
 from eventstreams.subscribe.blocks import BlockCache
-from eventstreams.subscribe.frames import EventIds
+from eventstreams.subscribe.event_ids import EventIds
 from eventstreams.subscribe.group import Group, Shape
 from eventstreams.subscribe.rendering import Renderer
 from eventstreams.subscribe.replay import Replay
