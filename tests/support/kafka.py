@@ -196,7 +196,8 @@ class Node:
             except OSError:
                 time.sleep(0.05)
         self.kill()
-        raise KafkaUnavailable(f"the broker did not answer in {START_TIMEOUT:g} s")
+        said = self._log.read_text(errors="replace")[-2000:]
+        raise KafkaUnavailable(f"the broker did not answer in {START_TIMEOUT:g} s: {said}")
 
     def _format(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from eventstreams.errors import LogUnavailable
 from eventstreams.eventlog.kafka.contact import ASKED_TOPIC, Contact
 from eventstreams.eventlog.kafka.options import Properties
 from eventstreams.eventlog.kafka.reasons import UNREACHED, Reasons
+from eventstreams.eventlog.kafka.refusing import refusing
 
 TIMEOUT = 10.0
 """Seconds after which the cluster is taken to be away."""
@@ -28,8 +29,7 @@ TIMEOUT = 10.0
 FIRST_SECONDS = 0.25
 """What one client has for an answer: a broker that is well takes milliseconds.
 
-Not more: while librdkafka waits for whom it takes for the controller it tries to connect without a pause, which takes
-most of a core.
+Not more: see `refusing`. Whom a client holds to be the controller is known after it has failed.
 """
 
 ATTEMPT_SECONDS = 1.0
@@ -130,6 +130,10 @@ class Asking:
     async def _ask(self, client: Client, topics: list[str]) -> Answers | None:
         """Ask one client; None where it reached nobody: it looks then whom it may ask next."""
         loop = asyncio.get_running_loop()
+        if client.unmet and await self._is_refused(client):
+            client.unmet += 1
+            await asyncio.sleep(client.rest)
+            return None
         ask = partial(client.admin.describe_topics, TopicCollection(topics), request_timeout=client.seconds)
         try:
             futures = await loop.run_in_executor(self._threads, ask)
@@ -140,13 +144,22 @@ class Asking:
             client.answered()
             return dict(zip(futures, answers, strict=True))
         client.failed(answers)
-        look = partial(client.admin.list_topics, ASKED_TOPIC, timeout=ATTEMPT_SECONDS)
-        try:
-            await loop.run_in_executor(self._threads, look)
-        except KafkaException:
-            client.admin.poll(0)
+        await self._look(client)
         await asyncio.sleep(client.rest)
         return None
+
+    async def _is_refused(self, client: Client) -> bool:
+        """Whether whom it would ask is known to take no connections."""
+        metadata = await self._look(client)
+        return metadata is not None and bool(await refusing(metadata, [metadata.controller_id]))
+
+    async def _look(self, client: Client) -> Any | None:
+        look = partial(client.admin.list_topics, ASKED_TOPIC, timeout=ATTEMPT_SECONDS)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, look)
+        except KafkaException:
+            client.admin.poll(0)
+            return None
 
     def turn(self) -> None:
         """Have the other one be asked first: what this one's broker says is old."""

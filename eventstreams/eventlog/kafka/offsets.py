@@ -19,6 +19,7 @@ from eventstreams.eventlog.base import Extent
 from eventstreams.eventlog.kafka.contact import Contact
 from eventstreams.eventlog.kafka.errors import STALE_LEADER, UNKNOWN
 from eventstreams.eventlog.kafka.reasons import UNREACHED, Reasons
+from eventstreams.eventlog.kafka.refusing import refusing
 from eventstreams.eventlog.kafka.topics import Topics
 from eventstreams.positions import AtOffset, AtTime, Edge, Next, Position
 from eventstreams.records import TopicPartition
@@ -32,6 +33,12 @@ ATTEMPT_SECONDS = 2.5
 LOOK_TIMEOUT = 1.0
 """Seconds for a look who leads."""
 
+NONE_LATER = -1
+"""What is told of a time after the last record."""
+
+NO_ANSWER = -1001
+"""What librdkafka says of a leader that does not answer in time: no error, but no offset (RD_KAFKA_OFFSET_INVALID)."""
+
 LEADER_RETRY = 0.1
 """Seconds until offsets are asked for again after their partition's leader was not whom we took for it."""
 
@@ -44,6 +51,8 @@ class Offsets:
         self._topics = topics
         self._reasons = reasons
         self._threads = threads
+        self._doubtful = False
+        """Whether the last question had no answer: then it is looked first whether the leaders can be asked."""
 
     async def _ask(self, specs: Mapping[TopicPartition, Any]) -> Mapping[TopicPartition, int]:
         """Return what ListOffsets tells, -1 for a time after the last record."""
@@ -61,32 +70,52 @@ class Offsets:
                 if time.monotonic() >= deadline:
                     raise
             await self._topics.check_known(specs)
-            # The admin client keeps what it knows of partitions and leaders for minutes, and does not look again by
-            # itself.
-            for topic in {partition.topic for partition in specs}:
-                await self._look_at(topic)
             await asyncio.sleep(LEADER_RETRY)
 
-    async def _look_at(self, topic: str) -> None:
-        look = partial(self._contact.admin.list_topics, topic, timeout=LOOK_TIMEOUT)
-        with contextlib.suppress(KafkaException):  # then once more, soon
-            await asyncio.get_running_loop().run_in_executor(self._threads, look)
+    async def _refused(self, partitions: Collection[TopicPartition]) -> frozenset[TopicPartition]:
+        """Return the partitions whose leaders refuse connections; as a side effect the client knows who leads now.
+
+        It keeps what it knows of partitions and leaders for minutes, and does not look again by itself.
+        """
+        refused: set[TopicPartition] = set()
+        for topic in {partition.topic for partition in partitions}:
+            look = partial(self._contact.admin.list_topics, topic, timeout=LOOK_TIMEOUT)
+            try:
+                metadata = await asyncio.get_running_loop().run_in_executor(self._threads, look)
+            except KafkaException:
+                continue  # then once more, soon
+            known = metadata.topics[topic].partitions
+            leaders = {p: known[p.partition].leader for p in partitions if p.topic == topic and p.partition in known}
+            dead = await refusing(metadata, leaders.values())
+            refused |= {partition for partition, leader in leaders.items() if leader in dead}
+        return frozenset(refused)
 
     async def _list_offsets(self, specs: Mapping[TopicPartition, Any]) -> Mapping[TopicPartition, int]:
         found: dict[TopicPartition, int] = {}
         for partition, answer in (await self._answers(specs)).items():
             if isinstance(answer, BaseException):
                 raise answer
-            if answer < -1:
-                # Deliberate: a leader that does not answer in time is told by no error, but by no offset.
+            if answer < NONE_LATER:
                 self._contact.look()
                 raise LogUnavailable(self._reasons.sentence(f"no answer for {partition.topic}"))
             found[partition] = answer
         return found
 
     async def _answers(self, specs: Mapping[TopicPartition, Any]) -> Mapping[TopicPartition, int | BaseException]:
-        """Ask once. Raises: LogUnavailable where no broker has answered yet."""
+        """Ask once; of partitions whose leaders refuse connections the answer is none.
+
+        Raises: LogUnavailable where no broker has answered yet.
+        """
         self._contact.check()
+        refused = await self._refused(specs) if self._doubtful else frozenset()
+        told = await self._told({partition: spec for partition, spec in specs.items() if partition not in refused})
+        answers = {partition: told.get(partition, NO_ANSWER) for partition in specs}
+        self._doubtful = any(isinstance(one, BaseException) or one < NONE_LATER for one in answers.values())
+        return answers
+
+    async def _told(self, specs: Mapping[TopicPartition, Any]) -> Mapping[TopicPartition, int | BaseException]:
+        if not specs:
+            return {}
         asked = {KafkaPartition(*partition): spec for partition, spec in specs.items()}
         futures = self._contact.admin.list_offsets(
             asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ATTEMPT_SECONDS

@@ -20,6 +20,7 @@ from confluent_kafka.admin import ConfigResource, OffsetSpec, ResourceType
 from eventstreams.errors import LogUnavailable
 from eventstreams.eventlog.kafka.contact import ASKED_TOPIC, Contact
 from eventstreams.eventlog.kafka.reasons import Reasons
+from eventstreams.eventlog.kafka.refusing import refusing
 
 FRESH_SECONDS = 1.0
 """How long an answer counts: however often and by however many it is asked, the cluster is asked once a second."""
@@ -105,7 +106,9 @@ class Readiness:
         places = places_of(metadata, question.topics)
         if question.writing:
             places = with_enough_replicas(places, await self._least_in_sync({p.topic for p in places}, deadline))
-        await self._first_answer(places, deadline)
+        leaders = list(dict.fromkeys(place.leader for place in places))[:MOST_LEADERS]
+        asked = frozenset(leaders) - await refusing(metadata, leaders)
+        await self._first_answer([place for place in places if place.leader in asked] or places[:1], deadline)
 
     async def _metadata(self, wanted: frozenset[str] | None, timeout: float) -> Any:
         """Return what a broker says of all topics, where it matters: one request, whatever their number."""
@@ -123,7 +126,7 @@ class Readiness:
         by_leader = {place.leader: KafkaPartition(place.topic, place.number) for place in places}
         left = max(0.1, deadline - time.monotonic())
         asked: list[Any] = []
-        for partition in list(by_leader.values())[:MOST_LEADERS]:
+        for partition in by_leader.values():
             futures = self._contact.admin.list_offsets({partition: OffsetSpec.latest()}, request_timeout=left)
             asked += map(asyncio.wrap_future, futures.values())
         for answer in asked:
