@@ -30,9 +30,8 @@ STREAM = re.compile(r"/v2/stream/([^/]+)/?", re.IGNORECASE)
 BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 ROBOTS = "User-agent: *\nDisallow: /\n"
-HOME = "https://wikitech.wikimedia.org/wiki/Event_Platform/EventStreams_HTTP_Service"
+HOME = "/?doc"
 DESCRIPTION = "Public server-sent event streams over an event log"
-INFO = {"name": "eventstreams", "version": __version__, "description": DESCRIPTION, "home": HOME}
 JSON = "application/json; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 TEXT = "text/plain; charset=utf-8"
@@ -126,9 +125,10 @@ def _redirect(place: str, status: int, scope: Scope) -> Response:
 class Gateway:
     """Answers by method and path; paths regardless of case and of one slash at the end, as the original."""
 
-    def __init__(self, stream: ASGIApp, pages: Pages | None, *, preflight: bool) -> None:
+    def __init__(self, stream: ASGIApp, pages: Pages | None, *, preflight: bool, home: str) -> None:
         self._stream = stream
         self._pages = pages
+        self._info = {"name": "eventstreams", "version": __version__, "description": DESCRIPTION, "home": home}
         headers = {"access-control-allow-headers": PREFLIGHT} if preflight else {}
         self._allow = Response("GET,HEAD", headers={"allow": "GET,HEAD", **headers}, media_type=HTML)
 
@@ -163,12 +163,12 @@ class Gateway:
         if len(page) > 1:
             page = page.removesuffix("/")
         if page == "/_info/home":
-            return _redirect(HOME, 301, scope)
+            return _redirect(self._info["home"], 301, scope)
         method = scope["method"]
         as_get = {**scope, "method": "GET"} if method == "OPTIONS" else scope
         answer = None
         if method in ("GET", "HEAD", "OPTIONS"):
-            answer = _info(page, as_get)
+            answer = _info(page, as_get, self._info)
             if answer is None and self._pages is not None:
                 answer = await self._pages.get(page, as_get)
         if answer is None:
@@ -180,18 +180,23 @@ PREFLIGHT = "accept, x-requested-with, content-type, last-event-id"
 """What pages of other origins may send; Last-Event-ID by who reads streams without EventSource."""
 
 
-def _info(page: str, scope: Scope) -> Response | None:
+def _info(page: str, scope: Scope, info: Mapping[str, str]) -> Response | None:
     if page.startswith("/_info/") and page[7:] in ("name", "version"):
-        return Response(orjson.dumps({page[7:]: INFO[page[7:]]}), media_type=JSON)
+        return Response(orjson.dumps({page[7:]: info[page[7:]]}), media_type=JSON)
     if page == "/_info":
-        return Response(orjson.dumps(INFO), media_type=JSON)
+        return Response(orjson.dumps(info), media_type=JSON)
     if page == "/robots.txt":
         return Response(ROBOTS, media_type=TEXT)
     return _redirect("/?doc", 301, scope) if page == "/rc" else None
 
 
 def build_gateway(
-    stream: ASGIApp, pages: Pages | None = None, *, cors: str | None = "*", csp: str | None = DEFAULT_CSP
+    stream: ASGIApp,
+    pages: Pages | None = None,
+    *,
+    cors: str | None = "*",
+    csp: str | None = DEFAULT_CSP,
+    home: str = HOME,
 ) -> ASGIApp:
     """Return the gateway around the endpoint of streams; without `pages` it has only streams and who it is."""
-    return StandardHeaders(Gateway(stream, pages, preflight=cors is not None), standard_headers(cors, csp))
+    return StandardHeaders(Gateway(stream, pages, preflight=cors is not None, home=home), standard_headers(cors, csp))

@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
+from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eventstreams import __version__
-from eventstreams.asgi import StandardHeaders, not_found, standard_headers
+from eventstreams.asgi import StandardHeaders, not_found, prefers, standard_headers
 from eventstreams.catalog.streams import StreamCatalog
 from intake.endpoints import EventsEndpoint, json_response
 from intake.spec import openapi
@@ -20,7 +21,7 @@ CSP = (
     "default-src 'self'; object-src 'none'; media-src 'none'; img-src 'none'; style-src 'none'; base-uri 'self';"
     " frame-ancestors 'self'"
 )
-HOME = "https://wikitech.wikimedia.org/wiki/Event_Platform/EventGate"
+HOME = "/?doc"
 STREAM_CONFIGS = "/v1/stream-configs"
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -30,7 +31,7 @@ class IntakeApp:
     """Answers by method and path."""
 
     def __init__(
-        self, events: EventsEndpoint, catalog: StreamCatalog | None, *, service: str, test_events: bool
+        self, events: EventsEndpoint, catalog: StreamCatalog | None, *, service: str, test_events: bool, home: str
     ) -> None:
         self._events = events
         self._catalog = catalog
@@ -38,7 +39,7 @@ class IntakeApp:
             "name": service,
             "version": __version__,
             "description": "Takes events for an event log, validated against their schemas",
-            "home": HOME,
+            "home": home,
         }
         self._has_test_events = test_events
 
@@ -76,7 +77,7 @@ class IntakeApp:
         if page == "/_info":
             return json_response(self._info)
         if page == "/_info/home":
-            return RedirectResponse(HOME, 301)
+            return RedirectResponse(self._info["home"], 301)
         if page in ("/_info/name", "/_info/version"):
             return json_response({page[7:]: self._info[page[7:]]})
         if page == STREAM_CONFIGS or page.startswith(STREAM_CONFIGS + "/"):
@@ -88,6 +89,7 @@ class IntakeApp:
                 return json_response(openapi(self._info))
             if "doc" in names:
                 return Response(_DOC, media_type="text/html; charset=utf-8")
+            return _root(scope)
         return None
 
     def _stream_configs(self, names: str) -> Response | None:
@@ -106,6 +108,32 @@ def _options(routes: dict[str, Handler]) -> Response:
     return Response(allow, headers={"allow": allow}, media_type="text/html; charset=utf-8")
 
 
+def _root(scope: Scope) -> Response:
+    """Return the page at `/`.
+
+    Deliberate: 200 only for who asks for HTML, as browsers do. The original has no such page: who checks it by that
+    gets the 404 and its words, with the same way on.
+    """
+    accept = ", ".join(Headers(scope=scope).getlist("accept"))
+    status, words = (
+        (200, "") if prefers("text/html", "application/json", accept) else (404, "<pre>Cannot GET /</pre>\n")
+    )
+    return Response(_HOME.format(words=words), status, {"vary": "Accept"}, "text/html; charset=utf-8")
+
+
+_HOME = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Event intake</title>
+</head>
+<body>
+{words}<h1>Event intake</h1>
+<p>This server takes events: <a href="/?doc">how to send them</a>.</p>
+</body>
+</html>
+"""
+
 _DOC = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Event intake</title></head>
 <body><h1>Event intake</h1>
@@ -122,7 +150,8 @@ def build_intake(
     test_events: bool = False,
     cors: str | None = "*",
     csp: str | None = CSP,
+    home: str = HOME,
 ) -> ASGIApp:
     """Return intake around its endpoint; None leaves CORS or the security headers out."""
-    app = IntakeApp(events, catalog, service=service, test_events=test_events)
+    app = IntakeApp(events, catalog, service=service, test_events=test_events, home=home)
     return StandardHeaders(app, standard_headers(cors, csp, methods="post"))
