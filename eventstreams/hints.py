@@ -34,8 +34,9 @@ async def hints(
 ) -> str:
     """Return the text; `fed` are the streams that get `rate` demo events a second."""
     about = [*_about_configuration(settings), *_about_log(settings), *_about_traffic(services, fed, rate)]
-    paste = "\n".join(f"  {line}" for line in await _lines(services, urls))
-    return "\n".join(about) + f"\nTry, in another terminal:\n\n{paste}\n\nCtrl-C stops it."
+    paste = [f"  {line}" for line in await _lines(services, urls)]
+    tries = ["Try, in another terminal:", "", *paste, ""] if paste else []
+    return "\n".join([*about, *tries, "Ctrl-C stops it."])
 
 
 def _about_configuration(settings: Settings) -> Sequence[str]:
@@ -65,25 +66,23 @@ async def _lines(services: Services, urls: Mapping[str, str]) -> Sequence[str]:
     names = set(services.catalog.public_names())
     if names >= DEMO_STREAMS:
         return [*(line.format(**urls) for line in DEMO_LINES), *_post(urls, DEMO_EVENT)]
-    stream, event = await _first_event(services)
-    listen = f"curl -N {shlex.quote(urls['gateway'] + '/v2/stream/' + quote(stream, safe=''))}"
-    return [listen, *(_post(urls, event) if event else ())]
+    own = [stream for stream in services.catalog.all() if stream.alias_of is None and not stream.is_pattern]
+    streams = [stream for stream in own if stream.is_public] or own
+    for stream in streams[:TRIED]:
+        event = await _example(services, stream)
+        if event is not None:
+            return [*_listen(urls, stream), *_post(urls, event)]
+    return _listen(urls, streams[0]) if streams else []
+
+
+def _listen(urls: Mapping[str, str], stream: StreamConfig) -> Sequence[str]:
+    url = f"{urls['gateway']}/v2/stream/{quote(stream.name, safe='')}"
+    return [f"curl -N {shlex.quote(url)}"] if stream.is_public else []
 
 
 def _post(urls: Mapping[str, str], event: str) -> Sequence[str]:
     post = f"curl -i {urls['intake']}/v1/events -H 'Content-Type: application/json' -d \\"
     return [post, f"  {shlex.quote(event)}"]
-
-
-async def _first_event(services: Services) -> tuple[str, str | None]:
-    """Return a stream and an event to post to it, as JSON: the first stream with such, else the first without."""
-    public = (services.catalog.public(name) for name in services.catalog.public_names())
-    streams = [stream for stream in public if stream is not None and stream.alias_of is None]
-    for stream in streams[:TRIED]:
-        event = await _example(services, stream)
-        if event is not None:
-            return stream.name, event
-    return streams[0].name, None
 
 
 async def _example(services: Services, stream: StreamConfig) -> str | None:

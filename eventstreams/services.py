@@ -76,9 +76,9 @@ def check_configured(settings: Settings) -> None:
         place = default if isinstance(default, str) else default[0]
         if getattr(settings, name) == default and not Path(place).exists():
             raise ConfigurationError(
-                f"there is no configuration here: {name} are to be in {place}, which does not exist."
-                f" `eventstreams init DIR` writes a first one, --config FILE or --set {name}=PLACE name yours,"
-                f" and `eventstreams dev` in an empty directory shows a demo"
+                f"no {name} are configured, and {place} does not exist here: `eventstreams init DIR` writes a first"
+                f" configuration, --config FILE or --set {name}=PLACE names yours, and `eventstreams dev` shows a demo"
+                f" in an empty directory"
             )
 
 

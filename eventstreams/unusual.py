@@ -32,6 +32,8 @@ def is_public(url: str) -> bool:
 def of_gateway(settings: Settings, catalog: StreamCatalog, *, public: bool, tried: bool = False) -> Iterator[str]:
     """Yield what is unusual about a gateway; `tried` is one that somebody only tries out."""
     given = settings.gateway
+    if not catalog.public_names():
+        yield "the gateway has no stream to serve: none has topics"
     if not given.connections and not given.connections_per_client and (public or not tried):
         yield "no limit on connections (gateway.connections, gateway.connections_per_client)"
     yield from _of_clients(settings)

@@ -228,7 +228,7 @@ def test_command_without_configuration_says_how_to_begin(
     done = installed.run(tmp_path, "eventstreams", *command)
     assert done.returncode == (1 if command[0] == "streams" else 2)
     (sentence,) = done.stderr.splitlines()
-    for words in ("there is no configuration here", "eventstreams init DIR", "--config FILE"):
+    for words in ("no streams are configured", "eventstreams init DIR", "--config FILE"):
         assert words in sentence
     assert list(tmp_path.iterdir()) == []
 

@@ -43,8 +43,8 @@ class Said:
         self.started = [line for line in map(json.loads, error.splitlines()) if line["message"] == "started"]
 
 
-async def run(*arguments: str, count: int, folder: Path = ROOT) -> Said:
-    """Run a command until it has printed `count` lines, then end it."""
+async def run(*arguments: str, until: str, folder: Path = ROOT) -> Said:
+    """Run a command until it has printed a line with these words, then end it."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         *arguments,
@@ -57,7 +57,11 @@ async def run(*arguments: str, count: int, folder: Path = ROOT) -> Said:
     assert process.stdout is not None
     assert process.stderr is not None
     async with asyncio.timeout(HANG_GUARD):
-        output = b"".join([await process.stdout.readline() for _ in range(count)])
+        output = b""
+        async for line in process.stdout:
+            output += line
+            if until.encode() in line:
+                break
         process.send_signal(signal.SIGTERM)
         rest, error = await process.communicate()
     return Said((output + rest).decode(), error.decode())
@@ -122,7 +126,7 @@ async def test_service_says_once_what_runs_where(
     tmp_path: Path, command: str, words: str, notes: Sequence[str], workers: int
 ) -> None:
     given = await service(tmp_path)
-    said = await run(command, *given, "--workers", str(workers), count=4)
+    said = await run(command, *given, "--workers", str(workers), until=f"note: {notes[-1]}")
     assert len(said.output) == 4
     several = "2 workers, " if workers > 1 else ""
     url = r"(http://127\.0\.0\.1:\d+)"
@@ -146,7 +150,7 @@ async def test_service_says_once_what_runs_where(
 
 async def test_start_is_not_told_in_a_log_that_is_to_have_errors_only(tmp_path: Path) -> None:
     given = await service(tmp_path, "a")
-    said = await run("serve", *given, "--set", "log_level=error", count=2)
+    said = await run("serve", *given, "--set", "log_level=error", until="  note: ")
     assert said.started == []
 
 
@@ -171,7 +175,7 @@ async def test_terminal_shows_lines_and_no_json(tmp_path: Path) -> None:
 async def test_secrets_of_urls_are_not_told(tmp_path: Path) -> None:
     given = await service(tmp_path, "a")
     schemas = "https://me:hunter2@schemas.example/base?token=hunter2"
-    said = await run("serve", *given, "--set", f"schemas={schemas}", count=2)
+    said = await run("serve", *given, "--set", f"schemas={schemas}", until="  note: ")
     assert "schemas from https://schemas.example/base" in said.output[1]
     assert "hunter2" not in "".join(said.output) + json.dumps(said.started)
 
@@ -183,7 +187,7 @@ async def test_dev_says_what_it_is_and_which_settings_file_counts(tmp_path: Path
             {"log": "embedded:{here}/e.db", "streams": "{here}/streams.yaml", "schemas": [f"{ROOT}/config/schemas"]}
         )
     )
-    said = await run("dev", count=8, folder=tmp_path)
+    said = await run("dev", until="Ctrl-C", folder=tmp_path)
     assert re.match(r"serving streams at http://\S+ and taking events at http://\S+ \(", said.output[0])
     assert said.output[1].startswith(f"settings eventstreams.yaml; log embedded:{tmp_path}/e.db; 2 streams (1 alias) ")
     text = "\n".join(said.output)
@@ -193,3 +197,27 @@ async def test_dev_says_what_it_is_and_which_settings_file_counts(tmp_path: Path
     (fields,) = said.started
     assert fields["notes"] == []
     assert fields["settings"] == "eventstreams.yaml"
+
+
+@pytest.mark.parametrize(
+    ("streams", "pasted"),
+    [
+        ({"plain": {"schema_title": "test/event"}}, ["curl -i"]),
+        ({"/^pattern/": {"schema_title": "test/event"}}, []),
+        ({"a b": {"topics": ["a"], "schema_title": "no/such"}}, ["curl -N http"]),
+        ({"x": {"topics": ["x"]}, "y": {"topics": ["y"], "schema_title": "test/event"}}, ["curl -N http", "curl -i"]),
+        ({"mediawiki.page-create": {"topics": ["mediawiki.page-create"]}}, ["curl -N http"]),
+    ],
+)
+async def test_dev_prints_lines_for_what_is_configured(
+    tmp_path: Path, streams: dict[str, object], pasted: Sequence[str]
+) -> None:
+    (tmp_path / "streams.yaml").write_text(json.dumps(streams))
+    given = ("--set", f"streams={tmp_path / 'streams.yaml'}", "--set", f"log=embedded:{tmp_path / 'e.db'}")
+    said = await run("dev", *given, until="Ctrl-C")
+    lines = [line.strip() for line in said.output if line.startswith("  curl")]
+    assert [line[: len(start)] for line, start in zip(lines, pasted, strict=True)] == pasted
+    text = "\n".join(said.output)
+    assert "no demo traffic" in text
+    assert ("Try" in text) is bool(pasted)
+    assert ("no stream to serve" in text) is ("topics" not in json.dumps(streams))
