@@ -111,12 +111,16 @@ def _places(settings: Settings, places: Sequence[str]) -> Sequence[str]:
 
 
 def lines(told: Started) -> Sequence[str]:
-    """Return what people are shown: where and on what in two lines, then a line for each thing that is unusual."""
+    """Return what people are shown: where, on what, then a line for each thing that is unusual.
+
+    Deliberate: the first line ends with the address, for whoever reads it from there.
+    """
     where = " and ".join(f"{words} {told.urls[name]}" for name, words in VERBS.items() if name in told.urls)
-    workers = f"{told.workers} workers, " if told.workers > 1 else ""
-    first = f"{where} (eventstreams {told.version}, {workers}metrics and health at {told.urls['admin']})"
+    workers = f", {told.workers} workers" if told.workers > 1 else ""
+    operators = f"eventstreams {told.version}{workers}, metrics and health at {told.urls['admin']}"
     settings = f"settings {told.settings}; " if told.settings else ""
-    return [first, f"{settings}log {told.log}; {configured(told)}", *(f"  note: {note}" for note in told.notes)]
+    about = f"{settings}log {told.log}; {configured(told)}"
+    return [where, operators, about, *(f"  note: {note}" for note in told.notes)]
 
 
 def configured(told: Started) -> str:

@@ -95,8 +95,8 @@ async def of_log(settings: Settings, log: EventLog, topics: Collection[str] | No
     if settings.log == MEMORY:
         return ["the log is in memory: it ends with this process, and no other sees it"]
     if not log.cluster:
-        wait = "without end" if settings.log_wait is None else f"for {settings.log_wait:g} s"
-        return [f"Kafka does not answer yet: it is waited for {wait} (log_wait)"]
+        wait = "without end" if settings.log_wait is None else f"{settings.log_wait:g} s"
+        return [f"Kafka does not answer yet: waiting for it {wait} (log_wait)"]
     try:
         async with asyncio.timeout(LOOK):
             missing = sorted(set(topics or ()) - (await log.describe(topics or ())).keys())

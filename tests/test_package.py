@@ -165,8 +165,10 @@ async def test_dev_in_an_empty_directory_serves_the_demo(installed: Installed, t
                 meta = (await first_event(output))["meta"]
                 assert isinstance(meta, dict)
                 assert meta["stream"].removeprefix("mediawiki.") in streams
-        async with shell(posted) as output, shell(post) as answer:
-            assert b"201" in await answer.readline()
+        async with shell(posted.replace("curl", "curl -i", 1)) as output:
+            assert b"200" in await output.readline()
+            async with shell(post) as answer:
+                assert b"201" in await answer.readline()
             assert (await first_event(output))["test"] == "hello"
     assert os.listdir(tmp_path) == ["data"]
     async with (

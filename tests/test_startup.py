@@ -76,7 +76,8 @@ async def service(tmp_path: Path, *topics: str) -> Sequence[str]:
 
 def test_lines_tell_where_and_on_what_then_what_is_unusual() -> None:
     assert lines(TOLD) == [
-        "serving streams at http://127.0.0.1:1 (eventstreams 1.2.3, metrics and health at http://127.0.0.1:2)",
+        "serving streams at http://127.0.0.1:1",
+        "eventstreams 1.2.3, metrics and health at http://127.0.0.1:2",
         "log kafka://a:9092; 2 streams (1 alias) from streams.yaml; 1 schema from schemas",
         "  note: no limit",
         "  note: in memory",
@@ -92,8 +93,8 @@ def test_lines_tell_where_and_on_what_then_what_is_unusual() -> None:
         settings="my.yaml",
     )
     assert lines(both) == [
-        "serving streams at http://g and taking events at http://i (eventstreams 1.2.3, 3 workers,"
-        " metrics and health at http://a)",
+        "serving streams at http://g and taking events at http://i",
+        "eventstreams 1.2.3, 3 workers, metrics and health at http://a",
         "settings my.yaml; log kafka://a:9092; 2 streams from streams.yaml; schemas from https://x, schemas",
     ]
 
@@ -127,24 +128,24 @@ async def test_service_says_once_what_runs_where(
 ) -> None:
     given = await service(tmp_path)
     said = await run(command, *given, "--workers", str(workers), until=f"note: {notes[-1]}")
-    assert len(said.output) == 4
-    several = "2 workers, " if workers > 1 else ""
+    assert len(said.output) == 5
+    several = ", 2 workers" if workers > 1 else ""
     url = r"(http://127\.0\.0\.1:\d+)"
-    first = re.fullmatch(
-        rf"{words} {url} \(eventstreams [\d.]+, {several}metrics and health at {url}\)", said.output[0]
-    )
+    first = re.fullmatch(f"{words} {url}", said.output[0])
+    second = re.fullmatch(rf"eventstreams [\d.]+{several}, metrics and health at {url}", said.output[1])
     assert first is not None
-    assert said.output[1] == (
+    assert second is not None
+    assert said.output[2] == (
         f"log embedded:{tmp_path}/events.db; 2 streams (1 alias) from {tmp_path}/streams.yaml;"
         " 5 schemas from config/schemas"
     )
-    for line, note in zip(said.output[2:], notes, strict=True):
+    for line, note in zip(said.output[3:], notes, strict=True):
         assert line.startswith(f"  note: {note}")
     (fields,) = said.started
     assert fields["gateway" if command == "serve" else "intake"] == first[1]
-    assert fields["admin"] == first[2]
+    assert fields["admin"] == second[1]
     assert (fields["workers"], fields["streams"], fields["aliases"], fields["schemas"]) == (workers, 2, 1, 5)
-    assert [f"  note: {note}" for note in fields["notes"]] == said.output[2:]
+    assert [f"  note: {note}" for note in fields["notes"]] == said.output[3:]
     assert fields["level"] == "info"
 
 
@@ -176,7 +177,7 @@ async def test_secrets_of_urls_are_not_told(tmp_path: Path) -> None:
     given = await service(tmp_path, "a")
     schemas = "https://me:hunter2@schemas.example/base?token=hunter2"
     said = await run("serve", *given, "--set", f"schemas={schemas}", until="  note: ")
-    assert "schemas from https://schemas.example/base" in said.output[1]
+    assert "schemas from https://schemas.example/base" in said.output[2]
     assert "hunter2" not in "".join(said.output) + json.dumps(said.started)
 
 
@@ -188,8 +189,8 @@ async def test_dev_says_what_it_is_and_which_settings_file_counts(tmp_path: Path
         )
     )
     said = await run("dev", until="Ctrl-C", folder=tmp_path)
-    assert re.match(r"serving streams at http://\S+ and taking events at http://\S+ \(", said.output[0])
-    assert said.output[1].startswith(f"settings eventstreams.yaml; log embedded:{tmp_path}/e.db; 2 streams (1 alias) ")
+    assert re.match(r"serving streams at http://\S+ and taking events at http://\S+", said.output[0])
+    assert said.output[2].startswith(f"settings eventstreams.yaml; log embedded:{tmp_path}/e.db; 2 streams (1 alias) ")
     text = "\n".join(said.output)
     assert "no demo traffic" in text
     assert "/v2/stream/edits" in text

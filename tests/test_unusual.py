@@ -116,7 +116,7 @@ async def test_topics_that_are_not_in_the_log_are_told() -> None:
         assert "in memory" in note
 
 
-@pytest.mark.parametrize(("wait", "words"), [("300", "for 300 s"), ("null", "without end")])
+@pytest.mark.parametrize(("wait", "words"), [("300", "waiting for it 300 s"), ("null", "waiting for it without end")])
 async def test_log_that_has_not_answered_is_told_with_how_long_it_is_waited_for(wait: str, words: str) -> None:
     settings = given("log=kafka://127.0.0.1:1", f"log_wait={wait}")
     async with open_log(settings.log, may_be_away=True, writable=False) as log:

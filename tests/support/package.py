@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import venv
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,10 +38,7 @@ def build(folder: Path) -> Built:
             shutil.copy(given, source / name)
     _run([sys.executable, "-c", BUILD_SDIST, str(out)], source)
     (sdist,) = out.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder / "unpacked", filter="data")
-    (unpacked,) = (folder / "unpacked").iterdir()
-    _pip(["wheel", "-q", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(out), str(unpacked)], folder)
+    _pip(["wheel", "-q", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(out), str(sdist)], folder)
     (wheel,) = out.glob("*.whl")
     return Built(sdist, wheel)
 
