@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 SECRETS = re.compile(r"(?<=//)[^/@\s]*@|\?.*")
 """What a URL may hold that is nobody's business: names and passwords, and queries, which hold tokens."""
 
+SHOWN = 5
+"""Places that are named: a worker tells its supervisor in one line, which is to stay below 64 KiB."""
+
 VERBS = {"gateway": "serving streams at", "intake": "taking events at"}
 
 
@@ -107,7 +110,8 @@ def _log(url: str) -> str:
 def _places(settings: Settings, places: Sequence[str]) -> Sequence[str]:
     if is_demo(settings):
         return ["the demo in the package"]
-    return [SECRETS.sub("", place) if "://" in place else place for place in places]
+    told = [SECRETS.sub("", place) if "://" in place else place for place in places[:SHOWN]]
+    return [*told, f"{len(places) - SHOWN} more"] if len(places) > SHOWN else told
 
 
 def lines(told: Started) -> Sequence[str]:

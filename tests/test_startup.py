@@ -181,6 +181,17 @@ async def test_secrets_of_urls_are_not_told(tmp_path: Path) -> None:
     assert "hunter2" not in "".join(said.output) + json.dumps(said.started)
 
 
+async def test_start_with_thousands_of_places_names_some(tmp_path: Path) -> None:
+    files = [tmp_path / f"{'s' * 200}-{number}.yaml" for number in range(1000)]
+    for file in files:
+        file.write_text("{edits: {topics: [a]}}")
+    names = list(map(str, files))
+    log = await make_topics(tmp_path / "events.db", "a")
+    (tmp_path / "settings.yaml").write_text(json.dumps({"log": log, "streams": names}))
+    said = await run("serve", "--config", str(tmp_path / "settings.yaml"), "--workers", "2", until="  note: ")
+    assert f"1 stream from {', '.join(names[:5])}, 995 more; 5 schemas" in said.output[2]
+
+
 async def test_dev_says_what_it_is_and_which_settings_file_counts(tmp_path: Path) -> None:
     (tmp_path / "streams.yaml").write_text(STREAMS.replace('"a"', '"edits"'))
     (tmp_path / "eventstreams.yaml").write_text(
