@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 STREAM = re.compile(r"/v2/stream/([^/]+)/?", re.IGNORECASE)
 BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
+URL_SIGNS = ":/%#?=@[]!$&'()*+,;"
+"""What a URL may hold beside letters and digits."""
+
 ROBOTS = "User-agent: *\nDisallow: /\n"
 HOME = "/?doc"
 DESCRIPTION = "Public server-sent event streams over an event log"
@@ -163,7 +166,7 @@ class Gateway:
         if len(page) > 1:
             page = page.removesuffix("/")
         if page == "/_info/home":
-            return _redirect(self._info["home"], 301, scope)
+            return _redirect(quote(self._info["home"], safe=URL_SIGNS), 301, scope)
         method = scope["method"]
         as_get = {**scope, "method": "GET"} if method == "OPTIONS" else scope
         answer = None
