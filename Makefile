@@ -7,14 +7,15 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 10
 LOG ?= embedded
 
-.PHONY: setup run test lint kafka soak soak-intake soak-cluster clients acceptance bench
+.PHONY: setup run test lint wheel kafka soak soak-intake soak-cluster clients acceptance bench
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 	  (test "$$(id -u)" = 0 && rm -rf $(VENV) && apt-get update -q && apt-get install -qy python3-venv && $(PYTHON) -m venv $(VENV))
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing into $(VENV): takes minutes on a slow machine, the first time"
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 run: setup
@@ -28,6 +29,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+wheel: setup
+	rm -rf build  # what was built before is packed again else
+	$(BIN)/pip wheel -q --disable-pip-version-check --no-build-isolation --no-deps -w dist .
 
 kafka: setup
 	$(BIN)/python -m tests.support.kafka

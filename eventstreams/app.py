@@ -37,10 +37,12 @@ logger = logging.getLogger(__name__)
 
 STREAM = re.compile(r"/v2/stream/([^/]+)/?", re.IGNORECASE)
 
+URL_SIGNS = ":/%#?=@[]!$&'()*+,;"
+"""What a URL may hold beside letters and digits."""
+
 ROBOTS = "User-agent: *\nDisallow: /\n"
-HOME = "https://wikitech.wikimedia.org/wiki/Event_Platform/EventStreams_HTTP_Service"
+HOME = "/?doc"
 DESCRIPTION = "Public server-sent event streams over an event log"
-INFO = {"name": "eventstreams", "version": __version__, "description": DESCRIPTION, "home": HOME}
 JSON = "application/json; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 TEXT = "text/plain; charset=utf-8"
@@ -134,10 +136,11 @@ def _redirect(place: str, status: int, scope: Scope) -> Response:
 class Gateway:
     """Answers by method and path; paths regardless of case and of one slash at the end, as the original."""
 
-    def __init__(self, stream: ASGIApp, pages: Pages | None, *, preflight: bool) -> None:
+    def __init__(self, stream: ASGIApp, pages: Pages | None, *, preflight: bool, home: str) -> None:
         self._stream = stream
         self._pages = pages
         self._preflight = preflight
+        self._info = {"name": "eventstreams", "version": __version__, "description": DESCRIPTION, "home": home}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -170,12 +173,12 @@ class Gateway:
         if len(page) > 1:
             page = page.removesuffix("/")
         if page == "/_info/home":
-            return _redirect(HOME, 301, scope)
+            return _redirect(quote(self._info["home"], safe=URL_SIGNS), 301, scope)
         method = scope["method"]
         as_get = {**scope, "method": "GET"} if method == "OPTIONS" else scope
         answer = None
         if method in ("GET", "HEAD", "OPTIONS"):
-            answer = _info(page, as_get)
+            answer = _info(page, as_get, self._info)
             if answer is None and self._pages is not None:
                 answer = await self._pages.get(page, as_get)
         if answer is None:
@@ -191,18 +194,23 @@ PREFLIGHT = f"{CORS_HEADERS}, last-event-id"
 """What pages of other origins may send without asking; Last-Event-ID by who reads streams without EventSource."""
 
 
-def _info(page: str, scope: Scope) -> Response | None:
+def _info(page: str, scope: Scope, info: Mapping[str, str]) -> Response | None:
     if page.startswith("/_info/") and page[7:] in ("name", "version"):
-        return Response(orjson.dumps({page[7:]: INFO[page[7:]]}), media_type=JSON)
+        return Response(orjson.dumps({page[7:]: info[page[7:]]}), media_type=JSON)
     if page == "/_info":
-        return Response(orjson.dumps(INFO), media_type=JSON)
+        return Response(orjson.dumps(info), media_type=JSON)
     if page == "/robots.txt":
         return Response(ROBOTS, media_type=TEXT)
     return _redirect("/?doc", 301, scope) if page == "/rc" else None
 
 
 def build_gateway(
-    stream: ASGIApp, pages: Pages | None = None, *, cors: str | None = "*", csp: str | None = DEFAULT_CSP
+    stream: ASGIApp,
+    pages: Pages | None = None,
+    *,
+    cors: str | None = "*",
+    csp: str | None = DEFAULT_CSP,
+    home: str = HOME,
 ) -> ASGIApp:
     """Return the gateway around the endpoint of streams; without `pages` it has only streams and who it is."""
-    return StandardHeaders(Gateway(stream, pages, preflight=cors is not None), standard_headers(cors, csp))
+    return StandardHeaders(Gateway(stream, pages, preflight=cors is not None, home=home), standard_headers(cors, csp))

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 
 import click
 
-from eventstreams import logs, processes
+from eventstreams import logs, processes, startup
+from eventstreams.demo.sample import with_demo
 from eventstreams.errors import EventStreamsError
+from eventstreams.init_command import init
 from eventstreams.producing import produce
 from eventstreams.runtime import LOOPS
 from eventstreams.settings import Settings, load_settings
+from eventstreams.settings_file import settings_file
+from eventstreams.startup import Started, lines
 from eventstreams.streams_commands import streams
 from eventstreams.tailing import tail
 
 EXIT_CONFIGURATION = 2
 
-HINTS = """\
-Streams are served at {gateway}, events taken at {intake}. Try, in another terminal:
-
-  curl -N {gateway}/v2/stream/recentchange
-  curl -N "{gateway}/v2/stream/recentchange,page-create?since=$(date -u -d '10 minutes ago' +%FT%TZ)"
-  curl -N -H 'Accept: application/json' {gateway}/v2/stream/test.event
-  curl -i {intake}/v1/events -H 'Content-Type: application/json' -d \\
-    '{{"$schema":"/test/event/1.0.0","meta":{{"stream":"test.event"}},"test":"hello"}}'
-
-Ctrl-C stops it."""
-
-config_option = click.option("--config", metavar="FILE", help="Settings file (YAML).")
+config_option = click.option(
+    "--config", metavar="FILE", default=settings_file, help="Settings file (YAML); eventstreams.yaml where it is here."
+)
 set_option = click.option("--set", "assignments", metavar="NAME=VALUE", multiple=True, help="Set one setting.")
 
 
@@ -41,6 +39,7 @@ def main() -> None:
     """Public server-sent event streams over an event log, with validated intake."""
 
 
+main.add_command(init)
 main.add_command(produce)
 main.add_command(streams)
 main.add_command(tail)
@@ -60,7 +59,7 @@ def serve_command(config: str | None, assignments: tuple[str, ...], workers: int
 
     Example: eventstreams serve --set gateway.port=8092 --set log=embedded:data/events.db
     """
-    _serve("serve", config, assignments, workers, _says("serving streams at {}"))
+    _serve("serve", config, assignments, workers)
 
 
 @main.command("intake")
@@ -72,7 +71,7 @@ def intake_command(config: str | None, assignments: tuple[str, ...], workers: in
 
     Example: eventstreams intake --set intake.port=8192 --set log=kafka://localhost:9092
     """
-    _serve("intake", config, assignments, workers, _says("taking events at {}"))
+    _serve("intake", config, assignments, workers)
 
 
 @main.command("worker", hidden=True)
@@ -96,16 +95,19 @@ def dev(config: str | None, assignments: tuple[str, ...], rate: float) -> None:
     Example: eventstreams dev --rate 50
     """
 
-    def ready(gateway: str, intake: str) -> None:
-        click.echo(HINTS.format(gateway=gateway, intake=intake))
+    def ready(told: Started, hints: str) -> None:
+        _tell(config, told)
+        click.echo(hints)
 
-    # Deliberate: refused demo events are told by the error stream, not by error events that nobody configured.
-    errors = ("intake.error_stream=eventstreams-intake.error.validation",)
-    _run(config, (*errors, *assignments), lambda settings: processes.dev(settings, rate, ready), log_level="warning")
+    def job(settings: Settings) -> Awaitable[None]:
+        return processes.dev(with_demo(settings, config), rate, ready)
+
+    _run(config, assignments, job, log_level="warning")
 
 
-def _serve(name: str, config: str | None, assignments: tuple[str, ...], workers: int, ready: processes.Ready) -> None:
+def _serve(name: str, config: str | None, assignments: tuple[str, ...], workers: int) -> None:
     """Run a service in this process, or in several below this one."""
+    ready = partial(_tell, config)
     if workers == 1:
         service, loop = processes.SERVICES[name], LOOPS.get(name)
         _run(config, assignments, lambda settings: service(settings, ready), loop=loop)
@@ -116,8 +118,13 @@ def _serve(name: str, config: str | None, assignments: tuple[str, ...], workers:
     _run(config, assignments, lambda settings: processes.supervise(name, settings, workers, arguments, ready))
 
 
-def _says(words: str) -> Callable[[str], None]:
-    return lambda url: click.echo(words.format(url))
+def _tell(config: str | None, told: Started) -> None:
+    """Say what has started: to people, and to whoever reads the log where that is not the same screen."""
+    told = replace(told, settings=config)
+    if not sys.stderr.isatty():
+        startup.logger.info("started", extra=told.fields())
+    for line in lines(told):
+        click.echo(line)
 
 
 def _run(
@@ -133,6 +140,9 @@ def _run(
     async def run() -> int | None:
         settings = load_settings(config, assignments)
         logs.set_up(settings.log_level or log_level)
+        if settings.log_level is None:
+            # One line that `dev` tells too, whose lines for each request would be in the way.
+            startup.logger.setLevel(logging.INFO)
         return await job(settings)
 
     try:

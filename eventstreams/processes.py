@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,21 +16,26 @@ from starlette.types import ASGIApp
 
 from eventstreams import __version__
 from eventstreams.addresses import parse_networks
-from eventstreams.app import DESCRIPTION, HOME, Pages, build_gateway
+from eventstreams.app import DESCRIPTION, Pages, build_gateway
 from eventstreams.asgi import AdminApp, RequestLog
 from eventstreams.catalog.streams import topics_to_make
 from eventstreams.demo import traffic
+from eventstreams.demo.sample import telling_errors
 from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.eventlog.open import MEMORY
+from eventstreams.hints import hints
+from eventstreams.intake_settings import endpoint_options, intake_options
 from eventstreams.reaching import serve_while_reaching, tell
 from eventstreams.readiness import can_read, can_take
+from eventstreams.redaction_rules import redaction as redaction_rules
 from eventstreams.runtime import collect_less
 from eventstreams.schemas.formats import formats
 from eventstreams.schemas.validation import Validators
 from eventstreams.server import PATIENCE, DrainingServer, beside, listen, url_of, uvicorn_config
-from eventstreams.services import Services, open_services
-from eventstreams.settings import GatewaySettings, IntakeSettings, RedactionRule, Settings
+from eventstreams.services import Services, check_configured, open_services
+from eventstreams.settings import GatewaySettings, IntakeSettings, Settings
+from eventstreams.startup import Started, started
 from eventstreams.subscribe.admission import Admission
 from eventstreams.subscribe.documents import Documents
 from eventstreams.subscribe.endpoints import GatewayOptions, StreamEndpoint
@@ -38,13 +43,10 @@ from eventstreams.subscribe.engine import Engine
 from eventstreams.subscribe.listing import Listing
 from eventstreams.subscribe.openapi import About
 from eventstreams.subscribe.options import EngineOptions
-from eventstreams.subscribe.redaction import Condition, Redaction, Rule, page_rules
 from eventstreams.supervisor import READY_LINE, Supervisor, end_with_supervisor
 from intake.app import build_intake
-from intake.endpoints import EndpointOptions, EventsEndpoint
+from intake.endpoints import EventsEndpoint
 from intake.limits import RateLimits
-from intake.options import IntakeOptions
-from intake.paths import dotted
 from intake.pipeline import Intake
 from intake.spool import Spool, SpoolOptions
 from intake.spool_replay import open_spool
@@ -74,7 +76,7 @@ class Taking(NamedTuple):
 
 
 async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:
-    """Serve the gateway until a signal; calls `ready` with its URL.
+    """Serve the gateway until a signal; calls `ready` with what has started.
 
     Raises: ConfigurationError; LogUnavailable or LogRefused for a log that was waited for in vain.
     """
@@ -91,7 +93,8 @@ async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = No
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
         collect_less()
         server = DrainingServer(uvicorn_config(app), drain)
-        reached = tell(partial(ready, url_of(listener)), at_once=sockets is None)
+        told = await started(settings, services, gateway=url_of(listener), admin=url_of(admin))
+        reached = tell(partial(ready, told), at_once=sockets is None)
         failure = await serve_while_reaching(server, listener, services.log, settings.log_wait, reached)
     if failure is not None:
         raise failure
@@ -108,7 +111,7 @@ def _check_streams(settings: Settings, services: Services) -> None:
 
 
 async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:
-    """Serve intake until a signal; calls `ready` with its URL. Raises: as `gateway`."""
+    """Serve intake until a signal; calls `ready` with what has started. Raises: as `gateway`."""
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(sockets.main if sockets else intake_listener(settings)))
         admin = stack.enter_context(
@@ -124,26 +127,33 @@ async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = Non
         collect_less()
         drain = partial(taking.intake.drain, settings.intake.shutdown_timeout)
         server = DrainingServer(uvicorn_config(taking.app), drain)
-        reached = tell(partial(ready, url_of(listener)), at_once=sockets is None or taking.spool is not None)
+        told = await started(settings, services, intake=url_of(listener), admin=url_of(admin))
+        reached = tell(partial(ready, told), at_once=sockets is None or taking.spool is not None)
         failure = await serve_while_reaching(server, listener, services.log, wait, reached)
     if failure is not None:
         raise failure
 
 
 async def dev(settings: Settings, rate: float, ready: Ready) -> None:
-    """Serve both with demo traffic until a signal; calls `ready` with both URLs. Raises: ConfigurationError."""
+    """Serve both until a signal, with demo traffic where its streams are; calls `ready` with what has started
+    and what there is to try.
+
+    Raises: ConfigurationError.
+    """
     async with AsyncExitStack() as stack:
         at_gateway = stack.enter_context(contextlib.closing(gateway_listener(settings)))
         at_intake = stack.enter_context(contextlib.closing(intake_listener(settings)))
         admin = stack.enter_context(contextlib.closing(admin_listener(settings, GATEWAY_ADMIN_PORT)))
         services = await stack.enter_async_context(open_services(settings, writable=True))
+        settings = telling_errors(settings, services.catalog)
         await _make_topics(services, settings, demo=True)
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
         taking = await stack.enter_async_context(_taking(settings, services))
         await stack.enter_async_context(_admin(services, admin, _can_take(settings, services, taking)))
         await stack.enter_async_context(beside(taking.app, at_intake))
-        await stack.enter_async_context(_demo(services, rate, url_of(at_intake)))
-        ready(url_of(at_gateway), url_of(at_intake))
+        urls = {"gateway": url_of(at_gateway), "intake": url_of(at_intake), "admin": url_of(admin)}
+        streams = await stack.enter_async_context(_demo(services, rate, urls["intake"]))
+        ready(await started(settings, services, **urls), await hints(settings, services, urls, streams, rate))
         await DrainingServer(uvicorn_config(app), drain).serve([at_gateway])
 
 
@@ -154,11 +164,11 @@ SERVICES = {"serve": gateway, "intake": intake}
 async def worker(name: str, settings: Settings, sockets: Sockets) -> None:
     """Be one of several processes of a service: on sockets of the supervisor's, until it is gone or says so."""
     end_with_supervisor()
-    await SERVICES[name](settings, lambda _: print(READY_LINE, flush=True), sockets)
+    await SERVICES[name](settings, lambda told: print(READY_LINE, told.dump(), flush=True), sockets)
 
 
 async def supervise(name: str, settings: Settings, count: int, arguments: Sequence[str], ready: Ready) -> int:
-    """Run `count` processes of a service until a signal; calls `ready` with their URL. Returns the exit status.
+    """Run `count` processes of a service until a signal; calls `ready` with what has started. Returns the exit status.
 
     `arguments` start a worker; its sockets' descriptors are put behind. Raises: ConfigurationError.
     """
@@ -166,11 +176,17 @@ async def supervise(name: str, settings: Settings, count: int, arguments: Sequen
         raise ConfigurationError(
             "--workers: processes cannot share a log in memory; expected embedded:PATH or kafka://"
         )
+    check_configured(settings)
     bind, port = {"serve": (gateway_listener, GATEWAY_ADMIN_PORT), "intake": (intake_listener, INTAKE_ADMIN_PORT)}[name]
     with contextlib.closing(bind(settings)) as listener, contextlib.closing(admin_listener(settings, port)) as admin:
         stop_timeout = max(settings.gateway.drain_timeout, settings.intake.shutdown_timeout) + STOP_GRACE
         supervisor = Supervisor(count, arguments, listener, stop_timeout=stop_timeout)
-        return await supervisor.run(admin, lambda: ready(url_of(listener)))
+
+        def tell_all(said: str) -> None:
+            told = Started.load(said)
+            ready(replace(told, urls={**told.urls, "admin": url_of(admin)}, workers=count))
+
+        return await supervisor.run(admin, tell_all)
 
 
 async def _make_topics(services: Services, settings: Settings, *, demo: bool = False) -> None:
@@ -188,10 +204,15 @@ async def _make_topics(services: Services, settings: Settings, *, demo: bool = F
 
 
 @asynccontextmanager
-async def _demo(services: Services, rate: float, intake_url: str) -> AsyncIterator[None]:
-    producing = asyncio.create_task(traffic.run(services.log, rate, intake_url), name="demo traffic")
+async def _demo(services: Services, rate: float, intake_url: str) -> AsyncIterator[Sequence[str]]:
+    """Send demo events while the context lasts; yields the streams that get some."""
+    streams = traffic.streams_of(services.catalog)
+    if not streams:
+        yield streams
+        return
+    producing = asyncio.create_task(traffic.run(services.log, rate, intake_url, streams), name="demo traffic")
     try:
-        yield
+        yield streams
     finally:
         producing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -239,7 +260,7 @@ async def _gateway_app(settings: Settings, services: Services) -> AsyncIterator[
         heartbeat=given.heartbeat,
         send_timeout=given.send_timeout,
     )
-    redaction = _redaction(given)
+    redaction = redaction_rules(given)
 
     def topics(stream: str) -> Sequence[str]:
         config = services.catalog.public(stream)
@@ -261,38 +282,14 @@ async def _gateway_app(settings: Settings, services: Services) -> AsyncIterator[
             no_id_blocks=tuple(given.no_id_blocks),
         )
         endpoint = StreamEndpoint(engine, services.catalog, admission, wanted)
-        gateway = build_gateway(endpoint, _pages(given, services), cors=given.cors, csp=given.csp)
+        gateway = build_gateway(endpoint, _pages(given, services), cors=given.cors, csp=given.csp, home=given.home)
         yield RequestLog(gateway), drain
 
 
 def _pages(given: GatewaySettings, services: Services) -> Pages:
-    about = About(given.title, __version__, DESCRIPTION, HOME, given.terms)
+    about = About(given.title, __version__, DESCRIPTION, given.home, given.terms)
     documents = Documents(services.catalog, services.repository, about, schema_version=given.schema_version)
     return Pages(documents, Listing(services.catalog, services.log), title=given.title, ui=given.ui)
-
-
-def _redaction(given: GatewaySettings) -> Redaction | None:
-    rules = [*page_rules(given.redacted_pages)] if given.redacted_pages else []
-    return Redaction([*rules, *map(_rule, given.redaction)]) if rules or given.redaction else None
-
-
-def _rule(given: RedactionRule) -> Rule:
-    """Return a rule of the settings. Raises: ConfigurationError for a pattern that is none."""
-    try:
-        return Rule(
-            given.streams,
-            [
-                Condition([c.field] if isinstance(c.field, str) else c.field, c.one_of, by=c.by, compare=c.compare)
-                for c in given.when
-            ],
-            remove=given.remove,
-            empty=given.empty,
-            require=given.require,
-            withhold=given.withhold,
-            last=given.last,
-        )
-    except re.error as exc:
-        raise ConfigurationError(f"setting gateway.redaction: streams {given.streams!r}: {exc}") from exc
 
 
 @asynccontextmanager
@@ -304,9 +301,14 @@ async def _taking(settings: Settings, services: Services) -> AsyncIterator[Takin
         intake = Intake(services.log, validators, catalog, intake_options(given), metrics, spool)
         async with intake.open(given.shutdown_timeout):
             limits = RateLimits(events_per_second=given.events_per_second, bytes_per_second=given.bytes_per_second)
-            endpoint = EventsEndpoint(intake, limits, metrics, _endpoint_options(settings))
+            endpoint = EventsEndpoint(intake, limits, metrics, endpoint_options(settings))
             app = build_intake(
-                endpoint, catalog, service=given.service, test_events=bool(given.test_events), cors=given.cors
+                endpoint,
+                catalog,
+                service=given.service,
+                test_events=bool(given.test_events),
+                cors=given.cors,
+                home=given.home,
             )
             yield Taking(RequestLog(app), intake, spool)
 
@@ -316,40 +318,3 @@ def _spool(given: IntakeSettings, services: Services) -> contextlib.AbstractAsyn
         return contextlib.nullcontext()
     options = SpoolOptions(Path(given.spool), given.spool_bytes, given.produce_timeout)
     return open_spool(services.log, options, services.metrics)
-
-
-def _endpoint_options(settings: Settings) -> EndpointOptions:
-    given = settings.intake
-    return EndpointOptions(
-        max_body_bytes=given.max_body_bytes,
-        max_batch_events=given.max_batch_events,
-        body_timeout=given.body_timeout,
-        trusted=parse_networks(settings.trusted_proxies),
-        hasty=given.hasty,
-        hasty_off=frozenset(given.hasty_off),
-        test_events=given.test_events,
-    )
-
-
-def intake_options(given: IntakeSettings) -> IntakeOptions:
-    """Return the pipeline's options as the settings have them."""
-    return IntakeOptions(
-        service=given.service,
-        user_agent=given.user_agent,
-        topic_prefix=given.topic_prefix,
-        schema_uri_fields=[dotted(field) for field in given.schema_uri_fields],
-        stream_fields=[dotted(field) for field in given.stream_fields],
-        id_field=dotted(given.id_field),
-        dt_field=dotted(given.dt_field),
-        schema_uri_parameter=given.schema_uri_query_param,
-        stream_parameter=given.stream_query_param,
-        error_stream=given.error_stream,
-        error_reasons=frozenset(given.error_reasons),
-        error_schema_uri=given.error_schema_uri,
-        transforms=given.transforms,
-        denied_user_agents=given.denied_user_agents,
-        max_event_bytes=given.max_event_bytes,
-        max_in_flight_bytes=given.max_in_flight_bytes,
-        deduplication_ids=given.deduplication_ids,
-        produce_timeout=given.produce_timeout,
-    )

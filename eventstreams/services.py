@@ -44,6 +44,7 @@ async def open_services(
 
     Raises: ConfigurationError, LogUnavailable.
     """
+    check_configured(settings)
     async with AsyncExitStack() as stack:
         metrics = Metrics(settings.intake.service)
         catalog = await stack.enter_async_context(
@@ -63,6 +64,22 @@ async def open_services(
         )
         log = await stack.enter_async_context(opened)
         yield Services(log, repository, catalog, metrics)
+
+
+def check_configured(settings: Settings) -> None:
+    """Refuse to start where nobody has named streams or schemas and there are none at the default places.
+
+    Raises: ConfigurationError that says how to begin.
+    """
+    for name in ("streams", "schemas"):
+        default = Settings.model_fields[name].get_default()
+        place = default if isinstance(default, str) else default[0]
+        if getattr(settings, name) == default and not Path(place).exists():
+            raise ConfigurationError(
+                f"no {name} are configured, and {place} does not exist here: `eventstreams init DIR` writes a first"
+                f" configuration, --config FILE or --set {name}=PLACE names yours, and `eventstreams dev` shows a demo"
+                f" in an empty directory"
+            )
 
 
 def catalog_options(settings: Settings) -> CatalogOptions:

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from eventstreams.errors import ConfigurationError
+from eventstreams.settings_file import placed
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -81,10 +82,9 @@ class GatewaySettings(BaseModel):
     redacted_pages: dict[str, list[Any]] = Field(
         {}, description="Titles by domain of pages whose performers are hidden; rules made from it go first."
     )
-    title: str = Field("Wikimedia EventStreams", description="Name of the service, in its descriptions and pages.")
-    terms: str | None = Field(
-        "https://foundation.wikimedia.org/wiki/Policy:Terms_of_Use", description="Address of the terms of use, there."
-    )
+    title: str = Field("Event streams", description="Name of the service, in its descriptions and pages.")
+    terms: str | None = Field(None, description="Address of the terms of use, there; null names none.")
+    home: str = Field("/?doc", description="Address of the service's home page, in `/_info` and its descriptions.")
     ui: bool = Field(True, description="Whether `/` leads to the page for people; else to `/?doc`.")
     cors: str | None = Field("*", description="Access-Control-Allow-Origin; null sends no CORS headers.")
     csp: str | None = Field(DEFAULT_CSP, description="Content-Security-Policy; null sends no security headers.")
@@ -105,6 +105,7 @@ class IntakeSettings(BaseModel):
     host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
     port: int = Field(8192, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     service: str = Field("eventstreams-intake", description="Name of the service, in metrics and `/_info`.")
+    home: str = Field("/?doc", description="Address of the service's home page, in `/_info`.")
     user_agent: str = Field("eventstreams-intake", description="`emitter_id` of error events.")
     topic_prefix: str = Field("", description="Put before a stream's name to make its topic; `eqiad.` for instance.")
     check_streams: bool = Field(True, description="Whether a stream must be configured, with the schema's title.")
@@ -278,7 +279,7 @@ def _read(path: str | None) -> dict[str, Any]:
         return {}
     if not isinstance(document, dict):
         raise ConfigurationError(f"settings file {path}: expected settings by name, found {document!r}")
-    return document
+    return placed(document, Path(path).parent)
 
 
 def _assign(values: dict[str, Any], assignment: str) -> None:

@@ -16,12 +16,15 @@ from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.eventlog.kafka.admin import Plan, TopicsAdmin, WantedTopic, plan
 from eventstreams.eventlog.kafka.options import record_bytes
 from eventstreams.eventlog.open import kafka_servers, open_log
-from eventstreams.services import catalog_options
+from eventstreams.services import catalog_options, check_configured
 from eventstreams.settings import Settings, load_settings
+from eventstreams.settings_file import settings_file
 
 EXIT_PROBLEMS = 1
 
-config_option = click.option("--config", metavar="FILE", help="Settings file (YAML).")
+config_option = click.option(
+    "--config", metavar="FILE", default=settings_file, help="Settings file (YAML); eventstreams.yaml where it is here."
+)
 set_option = click.option("--set", "assignments", metavar="NAME=VALUE", multiple=True, help="Set one setting.")
 
 
@@ -33,6 +36,7 @@ def streams() -> None:
 def _load(config: str | None, assignments: tuple[str, ...]) -> tuple[Sequence[StreamConfig], Sequence[Problem]]:
     try:
         settings = load_settings(config, assignments)
+        check_configured(settings)
         return check(settings.streams, catalog_options(settings))
     except ConfigurationError as exc:
         click.echo(f"eventstreams: {exc}", err=True)
@@ -85,6 +89,7 @@ def apply_command(config: str | None, assignments: tuple[str, ...], dry_run: boo
 
 
 async def _apply(settings: Settings, *, dry_run: bool) -> None:
+    check_configured(settings)
     streams = load_streams(settings.streams, catalog_options(settings))
     topics = topics_to_make(streams, settings.intake.topic_prefix)
     wanted = [_wanted(name, topics[name]) for name in sorted(topics)]

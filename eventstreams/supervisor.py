@@ -47,6 +47,8 @@ class Worker:
     def __init__(self, number: int, arguments: Sequence[str], listener: socket.socket, metrics: WorkerMetrics) -> None:
         self.number = number
         self.ready = asyncio.Event()
+        self.said = ""
+        """What stood behind READY_LINE."""
         self._arguments = arguments
         self._listener = listener
         self._admin = listen("127.0.0.1", 0)
@@ -105,7 +107,9 @@ class Worker:
         try:
             assert self._process.stdout is not None
             async for line in self._process.stdout:
-                if line.decode().rstrip() == READY_LINE:
+                word, _, said = line.decode().rstrip().partition(" ")
+                if word == READY_LINE:
+                    self.said = said
                     self.ready.set()
             return await self._process.wait()
         finally:
@@ -134,8 +138,10 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._kill: asyncio.TimerHandle | None = None
 
-    async def run(self, admin: socket.socket, ready: Callable[[], None]) -> int:
-        """Run until a signal; calls `ready` when all workers are. Returns 0 when all ended in good order.
+    async def run(self, admin: socket.socket, ready: Callable[[str], None]) -> int:
+        """Run until a signal; calls `ready` when all workers are, with what the first one says of itself.
+
+        Returns 0 when all ended in good order.
 
         Raises: ConfigurationError, when a worker could not start at all.
         """
@@ -152,7 +158,7 @@ class Supervisor:
             for worker in self._workers:
                 worker.close()
 
-    async def _run_workers(self, ready: Callable[[], None]) -> int:
+    async def _run_workers(self, ready: Callable[[str], None]) -> int:
         jobs = [asyncio.create_task(worker.run(), name="worker") for worker in self._workers]
         saying = asyncio.create_task(self._say_ready(ready), name="ready")
         try:
@@ -165,10 +171,10 @@ class Supervisor:
                 self._kill.cancel()
         return 1 if any(statuses) else 0
 
-    async def _say_ready(self, ready: Callable[[], None]) -> None:
+    async def _say_ready(self, ready: Callable[[str], None]) -> None:
         for worker in self._workers:
             await worker.ready.wait()
-        ready()
+        ready(self._workers[0].said)
 
     def _signalled(self) -> None:
         """The first signal drains; the second ends at once."""

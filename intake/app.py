@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from starlette.datastructures import QueryParams
+from starlette.datastructures import Headers, QueryParams
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,6 +17,7 @@ from eventstreams.asgi import (
     StandardHeaders,
     error_response,
     not_found,
+    prefers,
     preflight_headers,
     standard_headers,
 )
@@ -30,7 +31,7 @@ CSP = (
     "default-src 'self'; object-src 'none'; media-src 'none'; img-src 'none'; style-src 'none'; base-uri 'self';"
     " frame-ancestors 'self'"
 )
-HOME = "https://wikitech.wikimedia.org/wiki/Event_Platform/EventGate"
+HOME = "/?doc"
 STREAM_CONFIGS = "/v1/stream-configs"
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -47,6 +48,7 @@ class IntakeApp:
         service: str,
         test_events: bool,
         preflight: bool,
+        home: str,
     ) -> None:
         self._events = events
         self._catalog = catalog
@@ -54,7 +56,7 @@ class IntakeApp:
             "name": service,
             "version": __version__,
             "description": "Takes events for an event log, validated against their schemas",
-            "home": HOME,
+            "home": home,
         }
         self._has_test_events = test_events
         self._preflight = preflight
@@ -95,7 +97,7 @@ class IntakeApp:
         if page == "/_info":
             return json_response(self._info)
         if page == "/_info/home":
-            return RedirectResponse(HOME, 301)
+            return RedirectResponse(self._info["home"], 301)
         if page in ("/_info/name", "/_info/version"):
             return json_response({page[7:]: self._info[page[7:]]})
         if page == STREAM_CONFIGS or page.startswith(STREAM_CONFIGS + "/"):
@@ -110,6 +112,7 @@ class IntakeApp:
                 return error_response(NotFound(f"{file} could not be found."), scope)
             if "doc" in names:
                 return Response(_DOC, media_type="text/html; charset=utf-8")
+            return _root(scope)
         return None
 
     def _stream_configs(self, names: str) -> Response | None:
@@ -128,6 +131,32 @@ def _options(routes: dict[str, Handler], preflight: Mapping[str, str]) -> Respon
     return Response(allow, headers={"allow": allow, **preflight}, media_type="text/html; charset=utf-8")
 
 
+def _root(scope: Scope) -> Response:
+    """Return the page at `/`.
+
+    Deliberate: 200 only for who asks for HTML, as browsers do. The original has no such page: who checks it by that
+    gets the 404 and its words, with the same way on.
+    """
+    accept = ", ".join(Headers(scope=scope).getlist("accept"))
+    status, words = (
+        (200, "") if prefers("text/html", "application/json", accept) else (404, "<pre>Cannot GET /</pre>\n")
+    )
+    return Response(_HOME.format(words=words), status, {"vary": "Accept"}, "text/html; charset=utf-8")
+
+
+_HOME = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Event intake</title>
+</head>
+<body>
+{words}<h1>Event intake</h1>
+<p>This server takes events: <a href="/?doc">how to send them</a>.</p>
+</body>
+</html>
+"""
+
 _DOC = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Event intake</title></head>
 <body><h1>Event intake</h1>
@@ -144,7 +173,9 @@ def build_intake(
     test_events: bool = False,
     cors: str | None = "*",
     csp: str | None = CSP,
+    home: str = HOME,
 ) -> ASGIApp:
     """Return intake around its endpoint; None leaves CORS or the security headers out."""
-    app = IntakeApp(events, catalog, service=service, test_events=test_events, preflight=cors is not None)
+    preflight = cors is not None
+    app = IntakeApp(events, catalog, service=service, test_events=test_events, preflight=preflight, home=home)
     return StandardHeaders(app, standard_headers(cors, csp, methods="post"))

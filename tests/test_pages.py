@@ -22,6 +22,7 @@ from eventstreams.schemas.repository import DirectoryRepository
 from eventstreams.subscribe.documents import MAX_AGE, Documents
 from eventstreams.subscribe.listing import Listing
 from eventstreams.subscribe.openapi import About, openapi_schema
+from tests.support.processes import GatewayProcess
 
 STREAMS = """
 streams:
@@ -321,3 +322,28 @@ async def test_moved_pages_say_where_to(site: Site, path: str, place: str) -> No
     assert response.text == f"Moved Permanently. Redirecting to {place}"
     page = await site.http.get(path, headers={"accept": "text/html"})
     assert f'<a href="{place}">' in page.text
+
+
+async def test_nothing_is_named_after_the_original_by_default(tmp_path: Path) -> None:
+    (tmp_path / "streams.yaml").write_text(STREAMS)
+    process = GatewayProcess("embedded::memory:", tmp_path / "streams.yaml", f"schemas={tmp_path}")
+    async with process.running(), httpx.AsyncClient(base_url=process.url, timeout=30) as http:
+        assert (await http.get("/_info/home")).headers["location"] == "/?doc"
+        for path in ("/v2/ui/", "/v2/stream", "/?doc", "/?spec", "/?asyncapi", "/_info"):
+            text = (await http.get(path, headers={"accept": "text/html"})).text.lower()
+            for name in ("wikimedia", "wikitech"):
+                assert name not in text, path
+
+
+async def test_operators_name_their_service(tmp_path: Path) -> None:
+    (tmp_path / "streams.yaml").write_text(STREAMS)
+    given = {"title": "Shop news", "terms": "https://shop.example/terms", "home": "https://shop.example/über?a=1#b"}
+    settings = [f"gateway.{name}={value}" for name, value in given.items()]
+    process = GatewayProcess("embedded::memory:", tmp_path / "streams.yaml", f"schemas={tmp_path}", *settings)
+    async with process.running(), httpx.AsyncClient(base_url=process.url, timeout=30) as http:
+        document = (await http.get("/?spec")).json()
+        assert (document["info"]["title"], document["info"]["termsOfService"]) == (given["title"], given["terms"])
+        assert document["externalDocs"]["url"] == (await http.get("/_info")).json()["home"] == given["home"]
+        assert (await http.get("/_info/home")).headers["location"] == "https://shop.example/%C3%BCber?a=1#b"
+        for path in ("/v2/stream", "/?doc"):
+            assert "<title>Shop news</title>" in (await http.get(path, headers={"accept": "text/html"})).text

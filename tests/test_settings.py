@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,26 @@ def test_time_that_the_log_may_be_away_is_seconds_or_without_end() -> None:
     assert load_settings(None, ["log_wait=0"]).log_wait == 0
     with pytest.raises(ConfigurationError, match="log_wait"):
         load_settings(None, ["log_wait=-1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "wanted"),
+    [
+        ('log: "embedded:{here}/data/events.db"', "log", "embedded:FOLDER/data/events.db"),
+        ('streams: ["{here}/a.yaml", b.yaml, "https://x.example/{here}"]', "streams", ["FOLDER/a.yaml", "b.yaml"]),
+        ('schemas: ["{here}"]', "schemas", ["FOLDER"]),
+        ('kafka: {ssl.ca.location: "{here}/ca.pem"}', "kafka", {"ssl.ca.location": "FOLDER/ca.pem"}),
+        ('kafka: {producer: {x: {file: "{here}/x"}}}', "kafka", {"producer": {"x": {"file": "FOLDER/x"}}}),
+        ('intake: {spool: "{here}/spool"}', "intake.spool", "FOLDER/spool"),
+        ("intake: {spool: null}", "intake.spool", None),
+        ('gateway: {title: "{here}"}', "gateway.title", "{here}"),
+        ("stream_overrides: {a: {description: '{here}'}}", "stream_overrides", {"a": {"description": "{here}"}}),
+    ],
+)
+def test_here_is_the_folder_of_the_settings_file_in_paths(tmp_path: Path, text: str, name: str, wanted: object) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    found = attrgetter(name)(load_settings(str(file)))
+    if isinstance(found, list):
+        found = found[:2]
+    assert json.loads(json.dumps(found).replace(str(tmp_path), "FOLDER")) == wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -152,3 +153,21 @@ class ChainRepository:
             if found:
                 return found
         return []
+
+
+def count_schemas(places: Sequence[str], most: int = 100_000) -> int | None:
+    """Return how many titles these directories have; None where a place is none, or holds over `most` folders.
+
+    Blocking.
+    """
+    titles: set[str] = set()
+    for place in places:
+        if not Path(place).is_dir():
+            return None
+        for folder, _, names in os.walk(place):
+            most -= 1
+            if most < 0:
+                return None
+            if any(map(VERSION.fullmatch, names)):
+                titles.add(os.path.relpath(folder, place))
+    return len(titles)

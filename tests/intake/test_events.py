@@ -681,6 +681,40 @@ async def test_preflight_allows_the_header_fields_that_it_asks_for(open_intake: 
         assert allowed == "accept, x-requested-with, content-type, authorization, x-one"
 
 
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", 200),
+        ("text/html", 200),
+        ("*/*", 404),
+        ("application/json, text/html;q=0.9", 404),
+        (None, 404),
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/?other=1"])
+async def test_root_is_a_page_for_browsers_that_points_to_the_documentation(
+    open_intake: Open, path: str, accept: str | None, status: int
+) -> None:
+    async with open_intake() as rig:
+        rig.http.headers.pop("accept", None)
+        answer = await rig.http.get(path, headers={} if accept is None else {"accept": accept})
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert answer.headers["vary"] == "Accept"
+        assert '<a href="/?doc">' in answer.text
+        assert ("Cannot GET /" in answer.text) is (status == 404)
+        assert (await rig.http.post(path, headers={"accept": "text/html"})).status_code == 404
+
+
+async def test_nothing_of_intake_is_named_after_the_original(open_intake: Open) -> None:
+    async with open_intake() as rig:
+        assert (await rig.http.get("/_info/home")).headers["location"] == "/?doc"
+        for path in ("/", "/?doc", "/?spec", "/_info"):
+            text = (await rig.http.get(path, headers={"accept": "text/html"})).text.lower()
+            assert "wikimedia" not in text
+            assert "wikitech" not in text
+
+
 async def test_any_stream_is_taken_without_a_stream_configuration(open_intake: Open) -> None:
     async with open_intake(IntakeOptions(transforms=()), any_stream=True) as rig:
         assert (await rig.post(thing("whatever"))).status_code == 201

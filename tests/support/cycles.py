@@ -21,6 +21,7 @@ import httpx
 from eventstreams import processes
 from eventstreams.runtime import LOOPS
 from eventstreams.settings import load_settings
+from eventstreams.startup import Started
 
 CYCLES = 4
 EVENT = {"$schema": "/test/event/1.0.0", "meta": {"stream": "test.event"}, "test": "hello"}
@@ -86,10 +87,11 @@ async def once(name: str, log: str, streams: str, prefix: str) -> None:
     free = ("gateway.port=0", "intake.port=0", "admin.port=0", "log_level=error", "gateway.drain_timeout=0.2")
     given = (f"log={log}", f"streams={streams}", f"intake.topic_prefix={prefix}")
     settings = load_settings(None, [*given, *free])
-    up: asyncio.Queue[str] = asyncio.Queue()
+    up: asyncio.Queue[Started] = asyncio.Queue()
     async with asyncio.TaskGroup() as group:
         group.create_task(processes.SERVICES[name](settings, up.put_nowait))
-        await USES[name](await up.get())
+        urls = (await up.get()).urls
+        await USES[name](urls["gateway" if name == "serve" else "intake"])
 
 
 async def run(name: str, log: str, streams: str, prefix: str = "") -> None:

@@ -45,6 +45,8 @@ NO_REACH = -(2**63)
 
 CHECK_BYTES = 16 * 1024
 
+ELSEWHERE = "--set log=embedded:PATH names another"
+
 
 def connect(path: str) -> apsw.Connection:
     """Open the file, making it when it isn't there.
@@ -60,7 +62,7 @@ def connect(path: str) -> apsw.Connection:
         connection.pragma("foreign_keys", False)
         _create_or_check(connection, path)
     except apsw.Error as exc:
-        raise ConfigurationError(f"log file {path} cannot be opened for writing: {exc}") from exc
+        raise ConfigurationError(f"log file {path} cannot be opened for writing: {exc} ({ELSEWHERE})") from exc
     return connection
 
 

@@ -17,6 +17,9 @@ from tests.support.acceptance.translate import GATEWAY, Settings, translate
 
 RUNNER, FIXTURE, BROKER = "run_cases.py", "eventstreams_fixture.json", "fakebroker.py"
 PREFIX = "config_"
+BUILT_IN = {"gateway.title": "Wikimedia EventStreams"}
+"""What the original says of itself whatever its settings are."""
+
 ANSWER_TIMEOUT = 20.0
 TRIES = 5
 
@@ -52,7 +55,7 @@ def gateways(fixture: Mapping[str, Any], folder: Path, say: Any) -> Mapping[str,
         settings, unknown = translate({**first, **config}, GATEWAY)
         for left_out in unknown:
             say(f"{FIXTURE}: {left_out} of {name} has no counterpart here and is left out")
-        made[name] = {"streams": str(document), "schemas": [str(schemas)], **settings}
+        made[name] = {**BUILT_IN, "streams": str(document), "schemas": [str(schemas)], **settings}
     return made
 
 
