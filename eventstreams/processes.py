@@ -28,7 +28,7 @@ from eventstreams.readiness import can_read, can_take
 from eventstreams.runtime import collect_less
 from eventstreams.schemas.formats import formats
 from eventstreams.schemas.validation import Validators
-from eventstreams.server import PATIENCE, DrainingServer, beside, listen, url_of, uvicorn_config
+from eventstreams.server import PATIENCE, DrainingServer, Stopping, beside, listen, url_of, uvicorn_config
 from eventstreams.services import Services, open_services
 from eventstreams.settings import GatewaySettings, IntakeSettings, RedactionRule, Settings
 from eventstreams.subscribe.admission import Admission
@@ -87,10 +87,11 @@ async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = No
         services = await stack.enter_async_context(opening)
         _check_streams(settings, services)
         await _make_topics(services, settings)
-        await stack.enter_async_context(_admin(services, admin, partial(can_read, services)))
+        stopping = Stopping()
+        await stack.enter_async_context(_admin(services, admin, partial(can_read, services, stopping)))
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
         collect_less()
-        server = DrainingServer(uvicorn_config(app), drain)
+        server = DrainingServer(uvicorn_config(app), drain, stopping)
         reached = tell(partial(ready, url_of(listener)), at_once=sockets is None)
         failure = await serve_while_reaching(server, listener, services.log, settings.log_wait, reached)
     if failure is not None:
@@ -120,10 +121,11 @@ async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = Non
         services = await stack.enter_async_context(opening)
         await _make_topics(services, settings)
         taking = await stack.enter_async_context(_taking(settings, services))
-        await stack.enter_async_context(_admin(services, admin, _can_take(settings, services, taking)))
+        stopping = Stopping()
+        await stack.enter_async_context(_admin(services, admin, _can_take(settings, services, taking, stopping)))
         collect_less()
         drain = partial(taking.intake.drain, settings.intake.shutdown_timeout)
-        server = DrainingServer(uvicorn_config(taking.app), drain)
+        server = DrainingServer(uvicorn_config(taking.app), drain, stopping)
         reached = tell(partial(ready, url_of(listener)), at_once=sockets is None or taking.spool is not None)
         failure = await serve_while_reaching(server, listener, services.log, wait, reached)
     if failure is not None:
@@ -140,11 +142,12 @@ async def dev(settings: Settings, rate: float, ready: Ready) -> None:
         await _make_topics(services, settings, demo=True)
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
         taking = await stack.enter_async_context(_taking(settings, services))
-        await stack.enter_async_context(_admin(services, admin, _can_take(settings, services, taking)))
+        stopping = Stopping()
+        await stack.enter_async_context(_admin(services, admin, _can_take(settings, services, taking, stopping)))
         await stack.enter_async_context(beside(taking.app, at_intake))
         await stack.enter_async_context(_demo(services, rate, url_of(at_intake)))
         ready(url_of(at_gateway), url_of(at_intake))
-        await DrainingServer(uvicorn_config(app), drain).serve([at_gateway])
+        await DrainingServer(uvicorn_config(app), drain, stopping).serve([at_gateway])
 
 
 SERVICES = {"serve": gateway, "intake": intake}
@@ -225,8 +228,10 @@ def _admin(
     return beside(AdminApp(exposition, ready), listener)
 
 
-def _can_take(settings: Settings, services: Services, taking: Taking) -> Callable[[], Awaitable[None]]:
-    return partial(can_take, services, settings.intake, taking.intake.in_flight, taking.spool)
+def _can_take(
+    settings: Settings, services: Services, taking: Taking, stopping: Stopping
+) -> Callable[[], Awaitable[None]]:
+    return partial(can_take, services, settings.intake, taking.spool, stopping)
 
 
 @asynccontextmanager

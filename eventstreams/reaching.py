@@ -42,7 +42,7 @@ async def serve_while_reaching(
         if task.result() is None:
             reached()
         else:
-            server.should_exit = True
+            server.stop()
 
     reaching.add_done_callback(ended)
     try:

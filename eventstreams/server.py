@@ -13,7 +13,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from eventstreams.errors import ConfigurationError
+from eventstreams.errors import ConfigurationError, ServiceUnavailable
 from eventstreams.subscribe.handover import http_protocol
 
 BACKLOG = 4096
@@ -32,12 +32,32 @@ PATIENCE = 120.0
 """Seconds for which sent bytes may stay unacknowledged, or a closed window may stay closed."""
 
 
+STOPPING = "this process is stopping: another one answers"
+
+
+class Stopping:
+    """Whether a process has begun to end. Balancers are told before anything is refused."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def begin(self) -> None:
+        """Say that it has. Safe in a signal's handler."""
+        self.begun = True
+
+    def check(self) -> None:
+        """Return as long as it has not. Raises: ServiceUnavailable."""
+        if self.begun:
+            raise ServiceUnavailable(STOPPING, retry_after=1.0)
+
+
 class DrainingServer(uvicorn.Server):
     """Ends its streams while the listener is still open; a second signal ends it at once."""
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]], stopping: Stopping) -> None:
         super().__init__(config)
         self._drain = drain
+        self._stopping = stopping
         self._draining: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -46,6 +66,11 @@ class DrainingServer(uvicorn.Server):
             self.force_exit = True
             if self._draining is not None:
                 self._draining.cancel()
+        self.stop()
+
+    def stop(self) -> None:
+        """Begin to end, within a tenth of a second."""
+        self._stopping.begin()
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

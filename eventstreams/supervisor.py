@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from eventstreams.asgi import AdminApp
 from eventstreams.errors import ConfigurationError, ServiceUnavailable
 from eventstreams.metrics import WorkerMetrics
-from eventstreams.server import beside, listen
+from eventstreams.server import Stopping, beside, listen
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Supervisor:
         self._metrics = WorkerMetrics()
         self._workers = [Worker(number, arguments, listener, self._metrics) for number in range(count)]
         self._stop_timeout = stop_timeout
-        self._stopping = asyncio.Event()
+        self._stopping = Stopping()
         self._kill: asyncio.TimerHandle | None = None
 
     async def run(self, admin: socket.socket, ready: Callable[[], None]) -> int:
@@ -172,8 +172,8 @@ class Supervisor:
 
     def _signalled(self) -> None:
         """The first signal drains; the second ends at once."""
-        if not self._stopping.is_set():
-            self._stopping.set()
+        if not self._stopping.begun:
+            self._stopping.begin()
             self._tell(signal.SIGTERM)
             loop = asyncio.get_running_loop()
             self._kill = loop.call_later(self._stop_timeout + KILL_GRACE, self._tell, signal.SIGKILL)
@@ -189,7 +189,9 @@ class Supervisor:
 
     async def _ready(self, http: httpx.AsyncClient) -> None:
         """Ready is who has one worker that is: it takes the connections."""
+        self._stopping.check()
         answers = await asyncio.gather(*(self._ask(http, worker, "/readyz") for worker in self._workers))
+        self._stopping.check()
         reasons: list[str] = []
         for worker, answer in zip(self._workers, answers, strict=True):
             if answer is not None and answer.status_code == httpx.codes.OK and worker.ready.is_set():
