@@ -15,7 +15,7 @@ from typing import NamedTuple
 from starlette.types import ASGIApp
 
 from eventstreams import __version__
-from eventstreams.addresses import parse_networks
+from eventstreams.addresses import forwarded_client, parse_networks
 from eventstreams.app import DESCRIPTION, HOME, Pages, build_gateway
 from eventstreams.asgi import AdminApp, RequestLog
 from eventstreams.catalog.streams import topics_to_make
@@ -32,6 +32,7 @@ from eventstreams.server import PATIENCE, DrainingServer, Stopping, beside, list
 from eventstreams.services import Services, open_services
 from eventstreams.settings import GatewaySettings, IntakeSettings, RedactionRule, Settings
 from eventstreams.subscribe.admission import Admission
+from eventstreams.subscribe.client import logged_client
 from eventstreams.subscribe.documents import Documents
 from eventstreams.subscribe.endpoints import GatewayOptions, StreamEndpoint
 from eventstreams.subscribe.engine import Engine
@@ -257,17 +258,18 @@ async def _gateway_app(settings: Settings, services: Services) -> AsyncIterator[
             admission.drain()
             await engine.drain(given.drain_timeout)
 
+        trusted = parse_networks(settings.trusted_proxies)
         wanted = GatewayOptions(
             resume_skew=given.resume_skew,
             client_address=given.client_address,
-            trusted=parse_networks(settings.trusted_proxies),
+            trusted=trusted,
             browsers_come_back=given.browsers_come_back,
             canaries=given.canaries,
             no_id_blocks=tuple(given.no_id_blocks),
         )
         endpoint = StreamEndpoint(engine, services.catalog, admission, wanted)
         gateway = build_gateway(endpoint, _pages(given, services), cors=given.cors, csp=given.csp)
-        yield RequestLog(gateway), drain
+        yield RequestLog(gateway, partial(logged_client, mode=given.client_address, trusted=trusted)), drain
 
 
 def _pages(given: GatewaySettings, services: Services) -> Pages:
@@ -313,7 +315,8 @@ async def _taking(settings: Settings, services: Services) -> AsyncIterator[Takin
             app = build_intake(
                 endpoint, catalog, service=given.service, test_events=bool(given.test_events), cors=given.cors
             )
-            yield Taking(RequestLog(app), intake, spool)
+            trusted = parse_networks(settings.trusted_proxies)
+            yield Taking(RequestLog(app, partial(forwarded_client, trusted=trusted)), intake, spool)
 
 
 def _spool(given: IntakeSettings, services: Services) -> contextlib.AbstractAsyncContextManager[Spool | None]:

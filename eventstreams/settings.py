@@ -67,7 +67,7 @@ class GatewaySettings(BaseModel):
     connections_per_client: int = Field(0, ge=0, description="Streams that one client may have open; 0 is no limit.")
     connections: int = Field(0, ge=0, description="Streams that may be open in all; 0 is no limit.")
     client_address: Literal["peer", "forwarded", "x-client-ip"] = Field(
-        "peer", description="What counts as a client: its connection, what trusted proxies say, or that header."
+        "forwarded", description="What counts as a client: what trusted proxies say, its connection, or that header."
     )
     browsers_come_back: bool = Field(
         True, description="Whether a browser over a limit gets a 200 that tells it when to come back."
@@ -194,7 +194,7 @@ class Settings(BaseSettings):
         ["config/schemas"], description="Schema repositories: directories and base URLs; the first that answers wins."
     )
     trusted_proxies: list[str] = Field(
-        [], description="Networks whose X-Client-IP and X-Forwarded-For are believed, as in 10.0.0.0/8."
+        [], description="Networks (10.0.0.0/8; `unix`: unix sockets) whose X-Client-IP and X-Forwarded-* are believed."
     )
     log_level: Literal["debug", "info", "warning", "error"] | None = Field(
         None, description="The least level of log lines: info, warning for dev."

@@ -17,6 +17,7 @@ missing: list[str] = []
 missing_node: list[str] = []
 missing_proxies: list[str] = []
 missing_clients: list[str] = []
+missing_namespaces: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +95,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(LOUD.format("NODE", missing_node[0]), red=True, bold=True)
     if missing_clients:
         terminalreporter.write_line(LOUD.format("CLIENT", "; ".join(missing_clients)), red=True, bold=True)
+    if missing_namespaces:
+        terminalreporter.write_line(LOUD.format("HALF-OPEN", missing_namespaces[0]), red=True, bold=True)
     if missing_proxies:
         terminalreporter.write_line(
             LOUD.format("PROXY", ", ".join(dict.fromkeys(missing_proxies))), red=True, bold=True
