@@ -23,6 +23,7 @@ from eventstreams.demo import traffic
 from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.eventlog.open import MEMORY
+from eventstreams.public_address import PublicAddress
 from eventstreams.reaching import serve_while_reaching, tell
 from eventstreams.readiness import can_read, can_take
 from eventstreams.runtime import collect_less
@@ -268,7 +269,8 @@ async def _gateway_app(settings: Settings, services: Services) -> AsyncIterator[
             no_id_blocks=tuple(given.no_id_blocks),
         )
         endpoint = StreamEndpoint(engine, services.catalog, admission, wanted)
-        gateway = build_gateway(endpoint, _pages(given, services), cors=given.cors, csp=given.csp)
+        address = PublicAddress(given.public_url, trusted)
+        gateway = build_gateway(endpoint, _pages(given, services), cors=given.cors, csp=given.csp, address=address)
         yield RequestLog(gateway, partial(logged_client, mode=given.client_address, trusted=trusted)), drain
 
 
@@ -312,10 +314,15 @@ async def _taking(settings: Settings, services: Services) -> AsyncIterator[Takin
         async with intake.open(given.shutdown_timeout):
             limits = RateLimits(events_per_second=given.events_per_second, bytes_per_second=given.bytes_per_second)
             endpoint = EventsEndpoint(intake, limits, metrics, _endpoint_options(settings))
-            app = build_intake(
-                endpoint, catalog, service=given.service, test_events=bool(given.test_events), cors=given.cors
-            )
             trusted = parse_networks(settings.trusted_proxies)
+            app = build_intake(
+                endpoint,
+                catalog,
+                service=given.service,
+                test_events=bool(given.test_events),
+                cors=given.cors,
+                address=PublicAddress(given.public_url, trusted),
+            )
             yield Taking(RequestLog(app, partial(forwarded_client, trusted=trusted)), intake, spool)
 
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from eventstreams.errors import ConfigurationError
+from eventstreams.public_address import parse_public_url
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,6 +29,14 @@ def _split(given: object) -> object:
 
 
 Names = Annotated[list[str], BeforeValidator(_split)]
+
+
+def _public_url(text: str) -> str:
+    parse_public_url(text)
+    return text
+
+
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
 
 
 class RedactionCondition(BaseModel):
@@ -64,6 +73,9 @@ class GatewaySettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
     port: int = Field(8092, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: PublicUrl | None = Field(
+        None, description="Address by which clients reach it through proxies, with a path prefix; null: as they say."
+    )
     connections_per_client: int = Field(0, ge=0, description="Streams that one client may have open; 0 is no limit.")
     connections: int = Field(0, ge=0, description="Streams that may be open in all; 0 is no limit.")
     client_address: Literal["peer", "forwarded", "x-client-ip"] = Field(
@@ -104,6 +116,9 @@ class IntakeSettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
     port: int = Field(8192, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: PublicUrl | None = Field(
+        None, description="Address by which clients reach it through proxies, with a path prefix; null: as they say."
+    )
     service: str = Field("eventstreams-intake", description="Name of the service, in metrics and `/_info`.")
     user_agent: str = Field("eventstreams-intake", description="`emitter_id` of error events.")
     topic_prefix: str = Field("", description="Put before a stream's name to make its topic; `eqiad.` for instance.")

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from eventstreams import __version__
 from eventstreams.asgi import StandardHeaders, not_found, standard_headers
 from eventstreams.catalog.streams import StreamCatalog
+from eventstreams.public_address import Base, PublicAddress, below, raw_path
 from intake.endpoints import EventsEndpoint, json_response
 from intake.spec import openapi
 
@@ -30,9 +31,16 @@ class IntakeApp:
     """Answers by method and path."""
 
     def __init__(
-        self, events: EventsEndpoint, catalog: StreamCatalog | None, *, service: str, test_events: bool
+        self,
+        events: EventsEndpoint,
+        catalog: StreamCatalog | None,
+        *,
+        service: str,
+        test_events: bool,
+        address: PublicAddress,
     ) -> None:
         self._events = events
+        self._address = address
         self._catalog = catalog
         self._info = {
             "name": service,
@@ -49,7 +57,11 @@ class IntakeApp:
             # What nearly all requests are; the rest finds its way by case and slashes.
             await self._events.post(scope, receive, send)
             return
-        routes = self._routes(scope)
+        base = self._address.base(scope)
+        routes = self._routes(scope, base)
+        inner = None if routes else below(scope, base.prefix)
+        if inner is not None:
+            routes = self._routes(inner, base)
         method = "GET" if scope["method"] == "HEAD" and "GET" in routes else scope["method"]
         handler = routes.get(method)
         if handler is None and routes and method == "OPTIONS":
@@ -58,8 +70,8 @@ class IntakeApp:
             handler = Response("Method Not Allowed\n", 405, {"allow": "POST"}, "text/plain; charset=utf-8")
         await (handler or not_found(scope))(scope, receive, send)
 
-    def _routes(self, scope: Scope) -> dict[str, Handler]:
-        path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+    def _routes(self, scope: Scope, base: Base) -> dict[str, Handler]:
+        path = raw_path(scope)
         page = path.lower()
         if page.endswith("/") and page != "/":
             page = page[:-1]
@@ -67,10 +79,10 @@ class IntakeApp:
             return {"POST": self._events.post}
         if page == "/v1/_test/events" and self._has_test_events:
             return {"GET": self._events.test_events}
-        answer = self._page(page, path, scope)
+        answer = self._page(page, path, scope, base)
         return {} if answer is None else {"GET": answer}
 
-    def _page(self, page: str, path: str, scope: Scope) -> Response | None:
+    def _page(self, page: str, path: str, scope: Scope, base: Base) -> Response | None:
         if page == "/robots.txt":
             return Response(ROBOTS, media_type="text/plain; charset=utf-8")
         if page == "/_info":
@@ -85,7 +97,7 @@ class IntakeApp:
             query = scope["query_string"].decode("latin-1")
             names = {part.partition("=")[0] for part in query.split("&")}
             if "spec" in names:
-                return json_response(openapi(self._info))
+                return json_response({**openapi(self._info), "servers": [{"url": base.link("") or "/"}]})
             if "doc" in names:
                 return Response(_DOC, media_type="text/html; charset=utf-8")
         return None
@@ -110,7 +122,7 @@ _DOC = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Event intake</title></head>
 <body><h1>Event intake</h1>
 <p>POST one event or a list of them as JSON to <code>/v1/events</code>.
-The <a href="/?spec">OpenAPI description</a> tells parameters and answers.</p></body></html>
+The <a href="?spec">OpenAPI description</a> tells parameters and answers.</p></body></html>
 """
 
 
@@ -122,7 +134,9 @@ def build_intake(
     test_events: bool = False,
     cors: str | None = "*",
     csp: str | None = CSP,
+    address: PublicAddress | None = None,
 ) -> ASGIApp:
     """Return intake around its endpoint; None leaves CORS or the security headers out."""
-    app = IntakeApp(events, catalog, service=service, test_events=test_events)
+    address = address or PublicAddress()
+    app = IntakeApp(events, catalog, service=service, test_events=test_events, address=address)
     return StandardHeaders(app, standard_headers(cors, csp, methods="post"))
