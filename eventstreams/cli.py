@@ -12,6 +12,7 @@ import click
 
 from eventstreams import logs, processes
 from eventstreams.errors import EventStreamsError
+from eventstreams.listening import Listening, Sockets
 from eventstreams.producing import produce
 from eventstreams.runtime import LOOPS
 from eventstreams.settings import Settings, load_settings
@@ -82,7 +83,8 @@ def intake_command(config: str | None, assignments: tuple[str, ...], workers: in
 @click.argument("sockets")
 def worker_command(name: str, config: str | None, assignments: tuple[str, ...], sockets: str) -> None:
     """Be one of the processes of `--workers`: started by their supervisor, on descriptors of its sockets."""
-    given = processes.Sockets(*(socket.socket(fileno=int(fd)) for fd in sockets.split(",")))
+    *main, admin = (socket.socket(fileno=int(fd)) for fd in sockets.split(","))
+    given = Sockets(Listening(main), Listening([admin]))
     _run(config, assignments, lambda settings: processes.worker(name, settings, given), loop=LOOPS.get(name))
 
 

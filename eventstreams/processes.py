@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -23,13 +22,24 @@ from eventstreams.demo import traffic
 from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.eventlog.open import MEMORY
+from eventstreams.listening import (
+    Listening,
+    Passed,
+    Sockets,
+    admin_listener,
+    gateway_listener,
+    intake_listener,
+    passed_sockets,
+    url_of,
+    urls_of,
+)
 from eventstreams.public_address import PublicAddress
 from eventstreams.reaching import serve_while_reaching, tell
 from eventstreams.readiness import can_read, can_take
 from eventstreams.runtime import collect_less
 from eventstreams.schemas.formats import formats
 from eventstreams.schemas.validation import Validators
-from eventstreams.server import PATIENCE, DrainingServer, Stopping, beside, listen, url_of, uvicorn_config
+from eventstreams.server import DrainingServer, Stopping, beside, uvicorn_config
 from eventstreams.services import Services, open_services
 from eventstreams.settings import GatewaySettings, IntakeSettings, RedactionRule, Settings
 from eventstreams.subscribe.admission import Admission
@@ -60,13 +70,6 @@ Drain = Callable[[], Awaitable[None]]
 Ready = Callable[..., None]
 
 
-class Sockets(NamedTuple):
-    """Listening sockets that a process was given by its supervisor, for its service and for its operators."""
-
-    main: socket.socket
-    admin: socket.socket
-
-
 class Taking(NamedTuple):
     """Intake in this process."""
 
@@ -81,9 +84,12 @@ async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = No
     Raises: ConfigurationError; LogUnavailable or LogRefused for a log that was waited for in vain.
     """
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(contextlib.closing(sockets.main if sockets else gateway_listener(settings)))
+        passed = Passed() if sockets else passed_sockets()
+        listener = stack.enter_context(
+            contextlib.closing(sockets.main if sockets else gateway_listener(settings, passed.main))
+        )
         admin = stack.enter_context(
-            contextlib.closing(sockets.admin if sockets else admin_listener(settings, GATEWAY_ADMIN_PORT))
+            contextlib.closing(sockets.admin if sockets else admin_listener(settings, GATEWAY_ADMIN_PORT, passed.admin))
         )
         opening = open_services(settings, writable=False, log_may_be_away=settings.log_wait != 0)
         services = await stack.enter_async_context(opening)
@@ -94,8 +100,8 @@ async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = No
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
         collect_less()
         server = DrainingServer(uvicorn_config(app), drain, stopping)
-        reached = tell(partial(ready, url_of(listener)), at_once=sockets is None)
-        failure = await serve_while_reaching(server, listener, services.log, settings.log_wait, reached)
+        reached = tell(partial(ready, ", ".join(urls_of(listener))), at_once=sockets is None)
+        failure = await serve_while_reaching(server, listener.sockets, services.log, settings.log_wait, reached)
     if failure is not None:
         raise failure
 
@@ -113,9 +119,12 @@ def _check_streams(settings: Settings, services: Services) -> None:
 async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:
     """Serve intake until a signal; calls `ready` with its URL. Raises: as `gateway`."""
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(contextlib.closing(sockets.main if sockets else intake_listener(settings)))
+        passed = Passed() if sockets else passed_sockets()
+        listener = stack.enter_context(
+            contextlib.closing(sockets.main if sockets else intake_listener(settings, passed.main))
+        )
         admin = stack.enter_context(
-            contextlib.closing(sockets.admin if sockets else admin_listener(settings, INTAKE_ADMIN_PORT))
+            contextlib.closing(sockets.admin if sockets else admin_listener(settings, INTAKE_ADMIN_PORT, passed.admin))
         )
         # With a spool events are taken all the same, however long the log is away.
         wait = settings.log_wait if settings.intake.spool is None else None
@@ -128,8 +137,10 @@ async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = Non
         collect_less()
         drain = partial(taking.intake.drain, settings.intake.shutdown_timeout)
         server = DrainingServer(uvicorn_config(taking.app), drain, stopping)
-        reached = tell(partial(ready, url_of(listener)), at_once=sockets is None or taking.spool is not None)
-        failure = await serve_while_reaching(server, listener, services.log, wait, reached)
+        reached = tell(
+            partial(ready, ", ".join(urls_of(listener))), at_once=sockets is None or taking.spool is not None
+        )
+        failure = await serve_while_reaching(server, listener.sockets, services.log, wait, reached)
     if failure is not None:
         raise failure
 
@@ -137,19 +148,20 @@ async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = Non
 async def dev(settings: Settings, rate: float, ready: Ready) -> None:
     """Serve both with demo traffic until a signal; calls `ready` with both URLs. Raises: ConfigurationError."""
     async with AsyncExitStack() as stack:
-        at_gateway = stack.enter_context(contextlib.closing(gateway_listener(settings)))
-        at_intake = stack.enter_context(contextlib.closing(intake_listener(settings)))
-        admin = stack.enter_context(contextlib.closing(admin_listener(settings, GATEWAY_ADMIN_PORT)))
+        passed = passed_sockets(with_intake=True)
+        at_gateway = stack.enter_context(contextlib.closing(gateway_listener(settings, passed.main)))
+        at_intake = stack.enter_context(contextlib.closing(intake_listener(settings, passed.intake)))
+        admin = stack.enter_context(contextlib.closing(admin_listener(settings, GATEWAY_ADMIN_PORT, passed.admin)))
         services = await stack.enter_async_context(open_services(settings, writable=True))
         await _make_topics(services, settings, demo=True)
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
         taking = await stack.enter_async_context(_taking(settings, services))
         stopping = Stopping()
         await stack.enter_async_context(_admin(services, admin, _can_take(settings, services, taking, stopping)))
-        await stack.enter_async_context(beside(taking.app, at_intake))
+        await stack.enter_async_context(beside(taking.app, *at_intake.sockets))
         await stack.enter_async_context(_demo(services, rate, url_of(at_intake)))
         ready(url_of(at_gateway), url_of(at_intake))
-        await DrainingServer(uvicorn_config(app), drain, stopping).serve([at_gateway])
+        await DrainingServer(uvicorn_config(app), drain, stopping).serve(at_gateway.sockets)
 
 
 SERVICES = {"serve": gateway, "intake": intake}
@@ -172,10 +184,14 @@ async def supervise(name: str, settings: Settings, count: int, arguments: Sequen
             "--workers: processes cannot share a log in memory; expected embedded:PATH or kafka://"
         )
     bind, port = {"serve": (gateway_listener, GATEWAY_ADMIN_PORT), "intake": (intake_listener, INTAKE_ADMIN_PORT)}[name]
-    with contextlib.closing(bind(settings)) as listener, contextlib.closing(admin_listener(settings, port)) as admin:
+    passed = passed_sockets()
+    with (
+        contextlib.closing(bind(settings, passed.main)) as listener,
+        contextlib.closing(admin_listener(settings, port, passed.admin)) as admin,
+    ):
         stop_timeout = max(settings.gateway.drain_timeout, settings.intake.shutdown_timeout) + STOP_GRACE
-        supervisor = Supervisor(count, arguments, listener, stop_timeout=stop_timeout)
-        return await supervisor.run(admin, lambda: ready(url_of(listener)))
+        supervisor = Supervisor(count, arguments, listener.sockets, stop_timeout=stop_timeout)
+        return await supervisor.run(admin.sockets, lambda: ready(", ".join(urls_of(listener))))
 
 
 async def _make_topics(services: Services, settings: Settings, *, demo: bool = False) -> None:
@@ -203,31 +219,13 @@ async def _demo(services: Services, rate: float, intake_url: str) -> AsyncIterat
             await producing
 
 
-def gateway_listener(settings: Settings) -> socket.socket:
-    """Return the gateway's listening socket. Raises: ConfigurationError."""
-    given = settings.gateway
-    # Twice: the gateway is to be the one that closes a client that takes nothing, and says so.
-    return listen(given.host, given.port, patience=max(PATIENCE, 2 * given.send_timeout))
-
-
-def intake_listener(settings: Settings) -> socket.socket:
-    """Return intake's listening socket. Raises: ConfigurationError."""
-    return listen(settings.intake.host, settings.intake.port)
-
-
-def admin_listener(settings: Settings, port: int) -> socket.socket:
-    """Return the operators' listening socket, at `port` unless the settings name one. Raises: ConfigurationError."""
-    chosen = settings.admin.port
-    return listen(settings.admin.host, port if chosen is None else chosen)
-
-
 def _admin(
-    services: Services, listener: socket.socket, ready: Callable[[], Awaitable[None]]
+    services: Services, listening: Listening, ready: Callable[[], Awaitable[None]]
 ) -> contextlib.AbstractAsyncContextManager[None]:
     async def exposition() -> bytes:
         return services.metrics.exposition()
 
-    return beside(AdminApp(exposition, ready), listener)
+    return beside(AdminApp(exposition, ready), *listening.sockets)
 
 
 def _can_take(

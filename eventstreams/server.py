@@ -17,6 +17,7 @@ from eventstreams.errors import ConfigurationError, ServiceUnavailable
 from eventstreams.subscribe.handover import http_protocol
 
 BACKLOG = 4096
+"""Connections that wait to be accepted; the kernel takes no more than net.core.somaxconn."""
 
 SEND_BUFFER = 128 * 1024
 """Bytes that the kernel takes for one connection (it counts double, for its own): left alone it takes up to 4 MB for
@@ -93,10 +94,10 @@ class SideServer(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def beside(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
+async def beside(app: ASGIApp, *listeners: socket.socket) -> AsyncIterator[None]:
     """Serve while the context lasts; requests under way are answered before it ends."""
     server = SideServer(uvicorn_config(app))
-    serving = asyncio.create_task(server.serve([listener]), name="side server")
+    serving = asyncio.create_task(server.serve(list(listeners)), name="side server")
     try:
         yield
     finally:
@@ -122,23 +123,23 @@ def uvicorn_config(app: ASGIApp, *, stop_timeout: float = STOP_TIMEOUT) -> uvico
         proxy_headers=False,
         log_config=None,
         access_log=False,
+        # Its own is smaller, and counts: it has asyncio listen once more.
+        backlog=BACKLOG,
         timeout_graceful_shutdown=ceil(stop_timeout),
     )
 
 
-def url_of(listener: socket.socket) -> str:
-    """Return the URL at which a listening socket is reached."""
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def listen(host: str, port: int, *, patience: float = PATIENCE, dualstack: bool = False) -> socket.socket:
+    """Return a socket that listens on an address, with `dualstack` one of IPv6 on IPv4 too.
 
-
-def listen(host: str, port: int, *, patience: float = PATIENCE) -> socket.socket:
-    """Return a listening socket. Raises: ConfigurationError, when the port is taken for instance."""
+    Raises: ConfigurationError, when the port is taken for instance.
+    """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        both = dualstack and socket.has_dualstack_ipv6()
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as exc:
-        reason = os.strerror(exc.errno) if exc.errno else str(exc)
+        reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or str(exc)
         raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}") from exc
     bound_connections(listener, patience)
     return listener
@@ -151,6 +152,8 @@ def bound_connections(listener: socket.socket, patience: float) -> None:
     rest, and a client that takes nothing never does.
     """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    if listener.family == socket.AF_UNIX:
+        return
     # An event goes out at once, not when the one before is acknowledged (40 ms on). asyncio sets it only on sockets
     # that name their protocol, which those that `socket.create_server` made do not.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -71,7 +71,10 @@ class GatewaySettings(BaseModel):
 
     model_config = STRICT
 
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    host: str | list[str] = Field(
+        "127.0.0.1",
+        description="Where to listen: an address or a list of them; `unix:PATH` is a socket's file.",
+    )
     port: int = Field(8092, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     public_url: PublicUrl | None = Field(
         None, description="Address by which clients reach it through proxies, with a path prefix; null: as they say."
@@ -114,7 +117,10 @@ class IntakeSettings(BaseModel):
 
     model_config = STRICT
 
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    host: str | list[str] = Field(
+        "127.0.0.1",
+        description="Where to listen: an address or a list of them; `unix:PATH` is a socket's file.",
+    )
     port: int = Field(8192, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     public_url: PublicUrl | None = Field(
         None, description="Address by which clients reach it through proxies, with a path prefix; null: as they say."
@@ -170,7 +176,7 @@ class AdminSettings(BaseModel):
 
     model_config = STRICT
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str | list[str] = Field("127.0.0.1", description="Where to listen, as the services.")
     port: int | None = Field(None, ge=0, le=65535, description="Port; 8093 for gateway and dev, 8193 for intake.")
 
 
