@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from eventstreams import __version__
 from eventstreams.asgi import StandardHeaders, error_response, not_found, prefers, standard_headers
 from eventstreams.errors import BadRequest, EventStreamsError
+from eventstreams.origins import ANY, NamedOrigins, named_origins
 from eventstreams.public_address import Base, PublicAddress, below, raw_path, server_of
 from eventstreams.settings import DEFAULT_CSP
 from eventstreams.subscribe.documents import Documents
@@ -207,10 +208,12 @@ def build_gateway(
     stream: ASGIApp,
     pages: Pages | None = None,
     *,
-    cors: str | None = "*",
+    cors: str | Sequence[str] | None = ANY,
     csp: str | None = DEFAULT_CSP,
     address: PublicAddress | None = None,
 ) -> ASGIApp:
     """Return the gateway around the endpoint of streams; without `pages` it has only streams and who it is."""
+    origins = named_origins(cors)
     gateway = Gateway(stream, pages, preflight=cors is not None, address=address or PublicAddress())
-    return StandardHeaders(gateway, standard_headers(cors, csp))
+    app = StandardHeaders(gateway, standard_headers(None if cors is None else ANY, csp))
+    return NamedOrigins(app, origins) if origins else app

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from eventstreams.errors import ConfigurationError
+from eventstreams.origins import named_origins
 from eventstreams.public_address import parse_public_url
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -36,6 +37,12 @@ def _public_url(text: str) -> str:
     return text
 
 
+def _origins(given: str | list[str]) -> str | list[str]:
+    named_origins(given)
+    return given
+
+
+Cors = Annotated[str | list[str], AfterValidator(_origins)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 
 
@@ -101,7 +108,9 @@ class GatewaySettings(BaseModel):
         "https://foundation.wikimedia.org/wiki/Policy:Terms_of_Use", description="Address of the terms of use, there."
     )
     ui: bool = Field(True, description="Whether `/` leads to the page for people; else to `/?doc`.")
-    cors: str | None = Field("*", description="Access-Control-Allow-Origin; null sends no CORS headers.")
+    cors: Cors | None = Field(
+        "*", description="Access-Control-Allow-Origin: `*`, or origins, with credentials; null sends no CORS headers."
+    )
     csp: str | None = Field(DEFAULT_CSP, description="Content-Security-Policy; null sends no security headers.")
     schema_version: str = Field("latest", description="Version of the schemas in descriptions: latest, or X.Y.Z.")
     heartbeat: float = Field(15.0, gt=0, description="Seconds without bytes after which an open stream gets some.")
@@ -167,7 +176,9 @@ class IntakeSettings(BaseModel):
     hasty_off: list[str] = Field([], description="Values of `hasty` that mean no; the original knows none.")
     events_per_second: float = Field(0.0, ge=0, description="Events a second that a client may send; 0 is no limit.")
     bytes_per_second: float = Field(0.0, ge=0, description="Bytes a second that a client may send; 0 is no limit.")
-    cors: str | None = Field("*", description="Access-Control-Allow-Origin; null sends no CORS headers.")
+    cors: Cors | None = Field(
+        "*", description="Access-Control-Allow-Origin: `*`, or origins, with credentials; null sends no CORS headers."
+    )
     test_events: list[dict[str, Any]] = Field([], description="Events that `GET /v1/_test/events` takes.")
 
 

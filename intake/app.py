@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from eventstreams import __version__
 from eventstreams.asgi import StandardHeaders, not_found, standard_headers
 from eventstreams.catalog.streams import StreamCatalog
+from eventstreams.origins import ANY, NamedOrigins, named_origins
 from eventstreams.public_address import Base, PublicAddress, below, raw_path
 from intake.endpoints import EventsEndpoint, json_response
 from intake.spec import openapi
@@ -132,11 +133,13 @@ def build_intake(
     *,
     service: str,
     test_events: bool = False,
-    cors: str | None = "*",
+    cors: str | Sequence[str] | None = ANY,
     csp: str | None = CSP,
     address: PublicAddress | None = None,
 ) -> ASGIApp:
     """Return intake around its endpoint; None leaves CORS or the security headers out."""
     address = address or PublicAddress()
     app = IntakeApp(events, catalog, service=service, test_events=test_events, address=address)
-    return StandardHeaders(app, standard_headers(cors, csp, methods="post"))
+    origins = named_origins(cors)
+    whole = StandardHeaders(app, standard_headers(None if cors is None else ANY, csp, methods="post"))
+    return NamedOrigins(whole, origins) if origins else whole
