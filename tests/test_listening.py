@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import stat
@@ -25,6 +24,7 @@ from eventstreams.listening import Listening, open_listening, passed_sockets, ur
 from eventstreams.records import NewRecord
 from eventstreams.server import BACKLOG
 from tests.conftest import missing_tools
+from tests.support import needed
 from tests.support.kafka import free_port
 from tests.support.processes import ROOT, CommandProcess, GatewayProcess, IntakeProcess
 
@@ -231,7 +231,7 @@ async def gone(process: CommandProcess) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_backlog_is_the_documented_one(tmp_path: Path, workers: int) -> None:
-    needed("ss")
+    needed.program("ss", missing_tools)
     async with service(tmp_path, "serve", workers=workers) as process:
         asked = await asyncio.create_subprocess_exec("ss", "-Hltn", stdout=asyncio.subprocess.PIPE)
         told, _ = await asked.communicate()
@@ -242,23 +242,16 @@ async def test_backlog_is_the_documented_one(tmp_path: Path, workers: int) -> No
 # -- a service manager's sockets
 
 
-def needed(program: str) -> str:
-    """Return where a program is; without it the test is skipped, in continuous integration it fails."""
-    found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin")
-    if found is not None:
-        return found
-    if os.environ.get("CI"):
-        pytest.fail(f"there is no {program}")
-    missing_tools.append(f"there is no {program}")
-    pytest.skip(f"there is no {program}")
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("command", ["serve", "intake"])
 async def test_sockets_of_systemd_are_served_in_place_of_host_and_port(
     tmp_path: Path, command: str, workers: int
 ) -> None:
-    activate, path, ports = needed("systemd-socket-activate"), tmp_path / "socket", (free_port(), free_port())
+    activate, path, ports = (
+        needed.program("systemd-socket-activate", missing_tools),
+        tmp_path / "socket",
+        (free_port(), free_port()),
+    )
     process = await made(tmp_path, command, "log_level=error", workers=workers)
     sockets = ["-l", f"127.0.0.1:{ports[0]}", "-l", str(path), "-l", f"127.0.0.1:{ports[1]}"]
     names = "--fdname=web:web:admin"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,8 +17,8 @@ from eventstreams.eventlog.embedded.log import open_embedded
 from eventstreams.origins import NamedOrigins, named_origins
 from eventstreams.records import NewRecord
 from eventstreams.settings import load_settings
-from tests.clients.toolchains import ToolchainMissing, _chromium
 from tests.conftest import missing_clients
+from tests.support import needed
 from tests.support.kafka import free_port
 from tests.support.processes import GatewayProcess, IntakeProcess
 from tests.support.topics import make_topics
@@ -113,19 +110,13 @@ async def test_intake_s_answers_name_origins_too(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> list[str]:
-    """The command that tries credentials in Chromium; skipped without it, in continuous integration failed."""
-    try:
-        return list(_chromium("credentials"))
-    except ToolchainMissing as exc:
-        if os.environ.get("CI"):
-            pytest.fail(str(exc))
-        missing_clients.append(str(exc))
-        pytest.skip(str(exc))
+def browser() -> Sequence[str]:
+    """The command that tries credentials in Chromium."""
+    return needed.chromium("credentials", missing_clients)
 
 
 @pytest.mark.clients
-async def test_browser_s_credentials_pass_for_named_origins_alone(browser: list[str], tmp_path: Path) -> None:
+async def test_browser_s_credentials_pass_for_named_origins_alone(browser: Sequence[str], tmp_path: Path) -> None:
     (tmp_path / "streams.yaml").write_text("streams: {edits: {topics: [a]}}")
     path, port = tmp_path / "events.db", free_port()
     async with open_embedded(str(path)) as log:
@@ -139,14 +130,7 @@ async def test_browser_s_credentials_pass_for_named_origins_alone(browser: list[
             process = GatewayProcess(*given)
             await stack.enter_async_context(process.running())
             urls.append(f"{process.url}/v2/stream/edits?since=1")
-        running = await asyncio.create_subprocess_exec(*browser, str(port), *urls, stdout=asyncio.subprocess.PIPE)
-        try:
-            async with asyncio.timeout(90):
-                told, _ = await running.communicate()
-        finally:
-            if running.returncode is None:
-                running.terminate()
-                await running.wait()
+        told = await needed.told_by(browser, str(port), *urls)
     all_, none = {"with": 0, "without": 0, "fetched": 200}, dict.fromkeys(("with", "without", "fetched"), "refused")
     public = {"with": "refused", "without": 0, "fetched": "refused"}
-    assert json.loads(told) == {"127.0.0.1": [all_, public, none], "other.example": [none, public, none]}
+    assert told == {"127.0.0.1": [all_, public, none], "other.example": [none, public, none]}

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import shutil
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
 import pytest
 
 from eventstreams.eventlog.embedded.log import open_embedded
 from eventstreams.records import NewRecord
-from tests.clients.toolchains import ToolchainMissing, _chromium
 from tests.conftest import missing_clients, missing_proxies
+from tests.support import needed
 from tests.support.kafka import free_port
 from tests.support.processes import ROOT, CommandProcess, GatewayProcess, IntakeProcess
 from tests.support.secured import make_certificates
@@ -55,26 +53,14 @@ KINDS = {
 
 @pytest.fixture
 def nginx() -> str:
-    """Where nginx is; without it the test is skipped, in continuous integration it fails."""
-    found = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
-    if found is not None:
-        return found
-    if os.environ.get("CI"):
-        pytest.fail("there is no nginx")
-    missing_proxies.append("there is no nginx")
-    pytest.skip("there is no nginx")
+    """Where nginx is."""
+    return needed.program("nginx", missing_proxies)
 
 
 @pytest.fixture(scope="module")
-def browser() -> list[str]:
-    """The command that tries pages in Chromium; without it the test is skipped, in continuous integration it fails."""
-    try:
-        return list(_chromium("under_prefix"))
-    except ToolchainMissing as exc:
-        if os.environ.get("CI"):
-            pytest.fail(str(exc))
-        missing_clients.append(str(exc))
-        pytest.skip(str(exc))
+def browser() -> Sequence[str]:
+    """The command that tries pages in Chromium."""
+    return needed.chromium("under_prefix", missing_clients)
 
 
 def snippet() -> str:
@@ -137,12 +123,12 @@ async def gateway_of(folder: Path, kind: Kind, port: int) -> GatewayProcess:
 @pytest.mark.clients
 @pytest.mark.parametrize("kind", KINDS)
 async def test_browser_gets_pages_links_and_streams_below_a_path(
-    nginx: str, browser: list[str], tmp_path: Path, kind: str
+    nginx: str, browser: Sequence[str], tmp_path: Path, kind: str
 ) -> None:
     port = free_port()
     gateway = await gateway_of(tmp_path, KINDS[kind], port)
     async with gateway.running(), behind(nginx, tmp_path, KINDS[kind], gateway, port) as root:
-        told = await in_browser(browser, root, tmp_path)
+        told = await needed.told_by(browser, root, str(tmp_path))
     front, listed, doc = told["front"], told["list"], told["doc"]
     assert (front["failed"], listed["failed"], doc["failed"]) == ([], [], [])
     assert front["url"] == f"{root}v2/ui/"
@@ -158,19 +144,6 @@ async def test_browser_gets_pages_links_and_streams_below_a_path(
     assert listed["links"] == [f"{root}v2/stream/edits"]
     assert doc["servers"] == [root.removesuffix("/")]
     assert doc["tried"] == {"url": f"{root}v2/stream/edits", "status": 200, "type": "application/json; charset=utf-8"}
-
-
-async def in_browser(command: list[str], root: str, folder: Path) -> Any:
-    process = await asyncio.create_subprocess_exec(*command, root, str(folder), stdout=asyncio.subprocess.PIPE)
-    try:
-        async with asyncio.timeout(90):
-            told, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-    assert process.returncode == 0
-    return json.loads(told)
 
 
 @pytest.mark.parametrize("kind", KINDS)

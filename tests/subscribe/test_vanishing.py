@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
-import shutil
 import socket
+import subprocess
 import sys
 
 import pytest
 
 from eventstreams.subscribe.vanishing import has_vanished
 from tests.conftest import missing_namespaces
+from tests.support import needed
 from tests.support.half_open import HOWS
 from tests.support.processes import ROOT
 
@@ -25,13 +25,10 @@ OF_THEIR_OWN = {"reset by itself", "closed"}
 @pytest.fixture(scope="module")
 def namespace() -> tuple[str, ...]:
     """What goes before a command; skipped where that is not allowed, in continuous integration failed."""
-    reason = "there is no ip or no network namespace to be had"
-    if shutil.which("ip", path=os.environ.get("PATH", "") + ":/usr/sbin") and os.system("unshare -rn true") == 0:
-        return ALONE
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    missing_namespaces.append(reason)
-    pytest.skip(reason)
+    needed.program("ip", missing_namespaces)
+    if subprocess.run([*ALONE, "true"], check=False).returncode:
+        needed.lacking("there is no network namespace to be had", missing_namespaces)
+    return ALONE
 
 
 @pytest.mark.parametrize("how", HOWS)
