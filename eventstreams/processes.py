@@ -152,6 +152,7 @@ async def dev(settings: Settings, rate: float, ready: Ready) -> None:
         at_gateway = stack.enter_context(contextlib.closing(gateway_listener(settings, passed.main)))
         at_intake = stack.enter_context(contextlib.closing(intake_listener(settings, passed.intake)))
         admin = stack.enter_context(contextlib.closing(admin_listener(settings, GATEWAY_ADMIN_PORT, passed.admin)))
+        demo_url = _url_for_demo(at_intake)
         services = await stack.enter_async_context(open_services(settings, writable=True))
         await _make_topics(services, settings, demo=True)
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
@@ -159,9 +160,17 @@ async def dev(settings: Settings, rate: float, ready: Ready) -> None:
         stopping = Stopping()
         await stack.enter_async_context(_admin(services, admin, _can_take(settings, services, taking, stopping)))
         await stack.enter_async_context(beside(taking.app, *at_intake.sockets))
-        await stack.enter_async_context(_demo(services, rate, url_of(at_intake)))
+        await stack.enter_async_context(_demo(services, rate, demo_url))
         ready(url_of(at_gateway), url_of(at_intake))
         await DrainingServer(uvicorn_config(app), drain, stopping).serve(at_gateway.sockets)
+
+
+def _url_for_demo(at_intake: Listening) -> str:
+    """Return where demo events are posted. Raises: ConfigurationError where there are only unix sockets."""
+    url = url_of(at_intake)
+    if not url.startswith("http"):
+        raise ConfigurationError(f"intake.host {url}: expected an address beside it, to which demo events are posted")
+    return url
 
 
 SERVICES = {"serve": gateway, "intake": intake}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
@@ -20,13 +19,14 @@ import pytest
 
 from eventstreams.errors import ConfigurationError
 from eventstreams.eventlog.embedded.log import open_embedded
-from eventstreams.listening import Listening, open_listening, passed_sockets, url_of, urls_of
+from eventstreams.listening import Listening, open_listening, url_of, urls_of
 from eventstreams.records import NewRecord
 from eventstreams.server import BACKLOG
 from tests.conftest import missing_tools
 from tests.support import needed
 from tests.support.kafka import free_port
 from tests.support.processes import ROOT, CommandProcess, GatewayProcess, IntakeProcess
+from tests.test_cli import FREE_PORTS, run
 
 EVENT = {"$schema": "/test/event/1.0.0", "meta": {"stream": "test.event"}, "test": "hello"}
 SOMAXCONN = int(Path("/proc/sys/net/core/somaxconn").read_text())
@@ -229,6 +229,16 @@ async def gone(process: CommandProcess) -> None:
             await asyncio.sleep(0.05)
 
 
+async def test_demo_wants_an_address_for_its_events(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    given = (f"intake.host=unix:{path}", f"log=embedded:{tmp_path / 'events.db'}")
+    flags = [part for assignment in given for part in ("--set", assignment)]
+    code, _, error = await run("dev", *FREE_PORTS, *flags)
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"intake.host unix:{path}: expected an address beside it" in error
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_backlog_is_the_documented_one(tmp_path: Path, workers: int) -> None:
     needed.program("ss", missing_tools)
@@ -272,61 +282,6 @@ async def test_sockets_of_systemd_are_served_in_place_of_host_and_port(
         if running.returncode is None:
             running.kill()
             await running.wait()
-
-
-@pytest.mark.parametrize(
-    ("environment", "words"),
-    [
-        ({"LISTEN_FDS": "x"}, "LISTEN_FDS='x'"),
-        ({"LISTEN_FDS": "-1"}, "LISTEN_FDS='-1'"),
-        ({"LISTEN_FDS": "1" * 400}, "LISTEN_FDS='111"),
-        ({}, "LISTEN_FDS=''"),
-        ({"LISTEN_FDS": "9999"}, "of LISTEN_FDS: expected a listening stream socket"),
-    ],
-)
-def test_sockets_that_are_passed_wrongly_are_refused(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], words: str
-) -> None:
-    monkeypatch.setattr("eventstreams.listening.FIRST_PASSED", 100_000)
-    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigurationError, match=re.escape(words)):
-        passed_sockets()
-
-
-def test_sockets_of_another_process_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LISTEN_PID", str(os.getppid()))
-    monkeypatch.setenv("LISTEN_FDS", "1")
-    assert not any(passed_sockets())
-
-
-def test_socket_that_does_not_listen_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as idle:
-        monkeypatch.setattr("eventstreams.listening.FIRST_PASSED", os.dup(idle.fileno()))
-        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-        monkeypatch.setenv("LISTEN_FDS", "1")
-        with pytest.raises(ConfigurationError, match="expected a listening stream socket"):
-            passed_sockets()
-
-
-def test_sockets_go_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    with listening("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4") as opened:
-        block = 500
-        for at_, listener in enumerate(opened.sockets):
-            os.dup2(listener.fileno(), block + at_)
-        monkeypatch.setattr("eventstreams.listening.FIRST_PASSED", block)
-        for with_intake in (True, False):
-            monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-            monkeypatch.setenv("LISTEN_FDS", "4")
-            monkeypatch.setenv("LISTEN_FDNAMES", "web:admin:intake")
-            passed = passed_sockets(with_intake=with_intake)
-            hosts = [[s.getsockname()[0][-1] for s in sockets] for sockets in passed]
-            assert hosts == ([["1", "4"], ["2"], ["3"]] if with_intake else [["1", "3", "4"], ["2"], ["3"]])
-            for kept in {s for sockets in passed for s in sockets}:
-                kept.detach()
-        for at_ in range(4):
-            os.close(block + at_)
 
 
 @pytest.mark.parametrize(
