@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -56,8 +57,11 @@ class FrontPage:
     NAME = "index.html"
 
     def __init__(self) -> None:
-        self._text = (UI / self.NAME).read_text(encoding="utf-8")
         self._files = StaticFiles(directory=UI)
+
+    @cached_property
+    def _text(self) -> str:
+        return (UI / self.NAME).read_text(encoding="utf-8")
 
     def get(self, scope: Scope) -> Response:
         """Return the page, with its validator (304 where the client has it)."""
