@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Literal
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from eventstreams.errors import ConfigurationError
 
-Networks = Sequence[IPv4Network | IPv6Network]
+UNIX: Literal["unix"] = "unix"
+"""Stands for the other end of a unix socket, as a peer and among trusted proxies: it has no address."""
+
+Networks = Sequence[IPv4Network | IPv6Network | Literal["unix"]]
+
+WITH_PORT = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
+LONGEST = 64
+"""Letters of the longest form of an address, with brackets, zone and port."""
 
 
 def parse_networks(texts: Sequence[str]) -> Networks:
-    """Return addresses and networks in CIDR form as networks. Raises: ConfigurationError."""
+    """Return addresses and networks in CIDR form as networks, `unix` as itself. Raises: ConfigurationError."""
     try:
-        return [ip_network(text, strict=False) for text in texts]
+        return [UNIX if text == UNIX else ip_network(text, strict=False) for text in texts]
     except ValueError as exc:
         raise ConfigurationError(f"trusted_proxies: {exc}") from exc
+
+
+def peer_of(scope: Scope) -> str:
+    """Return the address of a request's connection, UNIX for a unix socket, nothing where it is gone already."""
+    client, server = scope.get("client"), scope.get("server")
+    if client:
+        return str(client[0])
+    # Deliberate: not told from the client's absence alone, which a TCP connection that was just reset shows as well.
+    return UNIX if server and server[1] is None else ""
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address:
@@ -28,21 +49,46 @@ def parse_address(text: str) -> IPv4Address | IPv6Address:
     return mapped or address
 
 
+def read_address(text: str) -> str | None:
+    """Return the address that a proxy wrote, without port, brackets, quotes and zone; None where it wrote none."""
+    text = text.strip(' \t"')
+    if len(text) > LONGEST:
+        return None
+    match = WITH_PORT.fullmatch(text)
+    if match is not None:
+        text = match[1] or match[2]
+    try:
+        return str(parse_address(text.partition("%")[0]))
+    except ValueError:
+        return None
+
+
 def is_trusted(peer: str, trusted: Networks) -> bool:
     """Whether a connection comes from one of these networks."""
+    if not trusted or peer == UNIX:
+        return UNIX in trusted
     try:
         address = parse_address(peer)
     except ValueError:
         return False
-    return any(address.version == network.version and address in network for network in trusted)
+    return any(n != UNIX and address.version == n.version and address in n for n in trusted)
 
 
 def client_ip(headers: Mapping[str, str], peer: str, trusted: Networks) -> str:
     """Return X-Client-IP, else the first of X-Forwarded-For, where the peer is trusted; else the peer's address.
 
-    Deliberate: the first address is the client as the outermost proxy saw it, as the original records it.
+    A header that names no address is passed over. Deliberate: the first address is the client as the outermost proxy
+    saw it, as the original records it.
     """
-    if not is_trusted(peer, trusted):
-        return peer
-    forwarded = headers.get("x-forwarded-for", "").split(", ", 1)[0].strip()
-    return headers.get("x-client-ip", "").strip() or forwarded or peer
+    if is_trusted(peer, trusted):
+        for given in (headers.get("x-client-ip", ""), headers.get("x-forwarded-for", "").partition(",")[0]):
+            address = read_address(given)
+            if address is not None:
+                return address
+    # A socket of IPv6 that serves IPv4 too shows its addresses in the other's clothes.
+    return (read_address(peer) or peer) if ":" in peer else peer
+
+
+def forwarded_client(scope: Scope, trusted: Networks) -> str:
+    """Return the client of a request as `client_ip` finds it."""
+    return client_ip(Headers(scope=scope), peer_of(scope), trusted)

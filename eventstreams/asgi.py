@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eventstreams import logs
+from eventstreams.addresses import peer_of
 from eventstreams.errors import AssignmentError, EventStreamsError, RequestError
 from eventstreams.ids import new_id
 
@@ -106,10 +107,14 @@ class StandardHeaders:
 
 
 class RequestLog:
-    """Gives each request an id (its own X-Request-Id where that is one) and writes a line when its answer is over."""
+    """Gives each request an id (its own X-Request-Id where that is one) and writes a line when its answer is over.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `client` tells whom the line names.
+    """
+
+    def __init__(self, app: ASGIApp, client: Callable[[Scope], str] = peer_of) -> None:
         self._app = app
+        self._client = client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -129,7 +134,8 @@ class RequestLog:
             await self._app(scope, receive, note_status)
         finally:
             if access.isEnabledFor(logging.INFO):
-                access.info("request", extra=_access_fields(scope, status, time.monotonic() - began))
+                fields = _access_fields(scope, status, time.monotonic() - began)
+                access.info("request", extra=fields | {"client": self._client(scope) or None})
             logs.request_id.reset(token)
 
 
@@ -139,7 +145,6 @@ def _access_fields(scope: Scope, status: int, seconds: float) -> dict[str, objec
         "path": scope["path"],
         "status": status,
         "seconds": round(seconds, 4),
-        "client": scope["client"][0] if scope.get("client") else None,
     }
 
 

@@ -17,6 +17,7 @@ from eventstreams import logs, processes, startup
 from eventstreams.demo.sample import with_demo
 from eventstreams.errors import EventStreamsError
 from eventstreams.init_command import init
+from eventstreams.listening import Listening, Sockets
 from eventstreams.producing import produce
 from eventstreams.runtime import LOOPS
 from eventstreams.settings import Settings, load_settings
@@ -81,7 +82,8 @@ def intake_command(config: str | None, assignments: tuple[str, ...], workers: in
 @click.argument("sockets")
 def worker_command(name: str, config: str | None, assignments: tuple[str, ...], sockets: str) -> None:
     """Be one of the processes of `--workers`: started by their supervisor, on descriptors of its sockets."""
-    given = processes.Sockets(*(socket.socket(fileno=int(fd)) for fd in sockets.split(",")))
+    *main, admin = (socket.socket(fileno=int(fd)) for fd in sockets.split(","))
+    given = Sockets(Listening(main), Listening([admin]))
     _run(config, assignments, lambda settings: processes.worker(name, settings, given), loop=LOOPS.get(name))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import NamedTuple
 from starlette.types import ASGIApp
 
 from eventstreams import __version__
-from eventstreams.addresses import parse_networks
+from eventstreams.addresses import forwarded_client, parse_networks
 from eventstreams.app import DESCRIPTION, Pages, build_gateway
 from eventstreams.asgi import AdminApp, RequestLog
 from eventstreams.catalog.streams import topics_to_make
@@ -26,17 +25,30 @@ from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.eventlog.open import MEMORY
 from eventstreams.hints import hints
 from eventstreams.intake_settings import endpoint_options, intake_options
+from eventstreams.listening import (
+    Listening,
+    Passed,
+    Sockets,
+    admin_listener,
+    gateway_listener,
+    intake_listener,
+    passed_sockets,
+    url_of,
+    urls_of,
+)
+from eventstreams.public_address import PublicAddress
 from eventstreams.reaching import serve_while_reaching, tell
 from eventstreams.readiness import can_read, can_take
 from eventstreams.redaction_rules import redaction as redaction_rules
 from eventstreams.runtime import collect_less
 from eventstreams.schemas.formats import formats
 from eventstreams.schemas.validation import Validators
-from eventstreams.server import PATIENCE, DrainingServer, beside, listen, url_of, uvicorn_config
+from eventstreams.server import DrainingServer, Stopping, beside, uvicorn_config
 from eventstreams.services import Services, check_configured, open_services
 from eventstreams.settings import GatewaySettings, IntakeSettings, Settings
 from eventstreams.startup import Started, started
 from eventstreams.subscribe.admission import Admission
+from eventstreams.subscribe.client import logged_client
 from eventstreams.subscribe.documents import Documents
 from eventstreams.subscribe.endpoints import GatewayOptions, StreamEndpoint
 from eventstreams.subscribe.engine import Engine
@@ -60,13 +72,6 @@ Drain = Callable[[], Awaitable[None]]
 Ready = Callable[..., None]
 
 
-class Sockets(NamedTuple):
-    """Listening sockets that a process was given by its supervisor, for its service and for its operators."""
-
-    main: socket.socket
-    admin: socket.socket
-
-
 class Taking(NamedTuple):
     """Intake in this process."""
 
@@ -81,21 +86,25 @@ async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = No
     Raises: ConfigurationError; LogUnavailable or LogRefused for a log that was waited for in vain.
     """
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(contextlib.closing(sockets.main if sockets else gateway_listener(settings)))
+        passed = Passed() if sockets else passed_sockets()
+        listener = stack.enter_context(
+            contextlib.closing(sockets.main if sockets else gateway_listener(settings, passed.main))
+        )
         admin = stack.enter_context(
-            contextlib.closing(sockets.admin if sockets else admin_listener(settings, GATEWAY_ADMIN_PORT))
+            contextlib.closing(sockets.admin if sockets else admin_listener(settings, GATEWAY_ADMIN_PORT, passed.admin))
         )
         opening = open_services(settings, writable=False, log_may_be_away=settings.log_wait != 0)
         services = await stack.enter_async_context(opening)
         _check_streams(settings, services)
         await _make_topics(services, settings)
-        await stack.enter_async_context(_admin(services, admin, partial(can_read, services)))
+        stopping = Stopping()
+        await stack.enter_async_context(_admin(services, admin, partial(can_read, services, stopping)))
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
         collect_less()
-        server = DrainingServer(uvicorn_config(app), drain)
-        told = await started(settings, services, gateway=url_of(listener), admin=url_of(admin))
+        server = DrainingServer(uvicorn_config(app), drain, stopping)
+        told = await started(settings, services, gateway=urls_of(listener), admin=urls_of(admin))
         reached = tell(partial(ready, told), at_once=sockets is None)
-        failure = await serve_while_reaching(server, listener, services.log, settings.log_wait, reached)
+        failure = await serve_while_reaching(server, listener.sockets, services.log, settings.log_wait, reached)
     if failure is not None:
         raise failure
 
@@ -113,9 +122,12 @@ def _check_streams(settings: Settings, services: Services) -> None:
 async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:
     """Serve intake until a signal; calls `ready` with what has started. Raises: as `gateway`."""
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(contextlib.closing(sockets.main if sockets else intake_listener(settings)))
+        passed = Passed() if sockets else passed_sockets()
+        listener = stack.enter_context(
+            contextlib.closing(sockets.main if sockets else intake_listener(settings, passed.main))
+        )
         admin = stack.enter_context(
-            contextlib.closing(sockets.admin if sockets else admin_listener(settings, INTAKE_ADMIN_PORT))
+            contextlib.closing(sockets.admin if sockets else admin_listener(settings, INTAKE_ADMIN_PORT, passed.admin))
         )
         # With a spool events are taken all the same, however long the log is away.
         wait = settings.log_wait if settings.intake.spool is None else None
@@ -123,13 +135,14 @@ async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = Non
         services = await stack.enter_async_context(opening)
         await _make_topics(services, settings)
         taking = await stack.enter_async_context(_taking(settings, services))
-        await stack.enter_async_context(_admin(services, admin, _can_take(settings, services, taking)))
+        stopping = Stopping()
+        await stack.enter_async_context(_admin(services, admin, _can_take(settings, services, taking, stopping)))
         collect_less()
         drain = partial(taking.intake.drain, settings.intake.shutdown_timeout)
-        server = DrainingServer(uvicorn_config(taking.app), drain)
-        told = await started(settings, services, intake=url_of(listener), admin=url_of(admin))
+        server = DrainingServer(uvicorn_config(taking.app), drain, stopping)
+        told = await started(settings, services, intake=urls_of(listener), admin=urls_of(admin))
         reached = tell(partial(ready, told), at_once=sockets is None or taking.spool is not None)
-        failure = await serve_while_reaching(server, listener, services.log, wait, reached)
+        failure = await serve_while_reaching(server, listener.sockets, services.log, wait, reached)
     if failure is not None:
         raise failure
 
@@ -141,20 +154,33 @@ async def dev(settings: Settings, rate: float, ready: Ready) -> None:
     Raises: ConfigurationError.
     """
     async with AsyncExitStack() as stack:
-        at_gateway = stack.enter_context(contextlib.closing(gateway_listener(settings)))
-        at_intake = stack.enter_context(contextlib.closing(intake_listener(settings)))
-        admin = stack.enter_context(contextlib.closing(admin_listener(settings, GATEWAY_ADMIN_PORT)))
+        passed = passed_sockets(with_intake=True)
+        at_gateway = stack.enter_context(contextlib.closing(gateway_listener(settings, passed.main)))
+        at_intake = stack.enter_context(contextlib.closing(intake_listener(settings, passed.intake)))
+        admin = stack.enter_context(contextlib.closing(admin_listener(settings, GATEWAY_ADMIN_PORT, passed.admin)))
+        demo_url = _url_for_demo(at_intake)
         services = await stack.enter_async_context(open_services(settings, writable=True))
         settings = telling_errors(settings, services.catalog)
         await _make_topics(services, settings, demo=True)
         app, drain = await stack.enter_async_context(_gateway_app(settings, services))
         taking = await stack.enter_async_context(_taking(settings, services))
-        await stack.enter_async_context(_admin(services, admin, _can_take(settings, services, taking)))
-        await stack.enter_async_context(beside(taking.app, at_intake))
-        urls = {"gateway": url_of(at_gateway), "intake": url_of(at_intake), "admin": url_of(admin)}
-        streams = await stack.enter_async_context(_demo(services, rate, urls["intake"]))
-        ready(await started(settings, services, **urls), await hints(settings, services, urls, streams, rate))
-        await DrainingServer(uvicorn_config(app), drain).serve([at_gateway])
+        stopping = Stopping()
+        await stack.enter_async_context(_admin(services, admin, _can_take(settings, services, taking, stopping)))
+        await stack.enter_async_context(beside(taking.app, *at_intake.sockets))
+        listening = {"gateway": at_gateway, "intake": at_intake, "admin": admin}
+        streams = await stack.enter_async_context(_demo(services, rate, demo_url))
+        told = await started(settings, services, **{name: urls_of(each) for name, each in listening.items()})
+        urls = {name: url_of(each) for name, each in listening.items()}
+        ready(told, await hints(settings, services, urls, streams, rate))
+        await DrainingServer(uvicorn_config(app), drain, stopping).serve(at_gateway.sockets)
+
+
+def _url_for_demo(at_intake: Listening) -> str:
+    """Return where demo events are posted. Raises: ConfigurationError where there are only unix sockets."""
+    url = url_of(at_intake)
+    if not url.startswith("http"):
+        raise ConfigurationError(f"intake.host {url}: expected an address beside it, to which demo events are posted")
+    return url
 
 
 SERVICES = {"serve": gateway, "intake": intake}
@@ -178,15 +204,19 @@ async def supervise(name: str, settings: Settings, count: int, arguments: Sequen
         )
     check_configured(settings)
     bind, port = {"serve": (gateway_listener, GATEWAY_ADMIN_PORT), "intake": (intake_listener, INTAKE_ADMIN_PORT)}[name]
-    with contextlib.closing(bind(settings)) as listener, contextlib.closing(admin_listener(settings, port)) as admin:
+    passed = passed_sockets()
+    with (
+        contextlib.closing(bind(settings, passed.main)) as listener,
+        contextlib.closing(admin_listener(settings, port, passed.admin)) as admin,
+    ):
         stop_timeout = max(settings.gateway.drain_timeout, settings.intake.shutdown_timeout) + STOP_GRACE
-        supervisor = Supervisor(count, arguments, listener, stop_timeout=stop_timeout)
+        supervisor = Supervisor(count, arguments, listener.sockets, stop_timeout=stop_timeout)
 
         def tell_all(said: str) -> None:
             told = Started.load(said)
-            ready(replace(told, urls={**told.urls, "admin": url_of(admin)}, workers=count))
+            ready(replace(told, urls={**told.urls, "admin": urls_of(admin)}, workers=count))
 
-        return await supervisor.run(admin, tell_all)
+        return await supervisor.run(admin.sockets, tell_all)
 
 
 async def _make_topics(services: Services, settings: Settings, *, demo: bool = False) -> None:
@@ -219,35 +249,19 @@ async def _demo(services: Services, rate: float, intake_url: str) -> AsyncIterat
             await producing
 
 
-def gateway_listener(settings: Settings) -> socket.socket:
-    """Return the gateway's listening socket. Raises: ConfigurationError."""
-    given = settings.gateway
-    # Twice: the gateway is to be the one that closes a client that takes nothing, and says so.
-    return listen(given.host, given.port, patience=max(PATIENCE, 2 * given.send_timeout))
-
-
-def intake_listener(settings: Settings) -> socket.socket:
-    """Return intake's listening socket. Raises: ConfigurationError."""
-    return listen(settings.intake.host, settings.intake.port)
-
-
-def admin_listener(settings: Settings, port: int) -> socket.socket:
-    """Return the operators' listening socket, at `port` unless the settings name one. Raises: ConfigurationError."""
-    chosen = settings.admin.port
-    return listen(settings.admin.host, port if chosen is None else chosen)
-
-
 def _admin(
-    services: Services, listener: socket.socket, ready: Callable[[], Awaitable[None]]
+    services: Services, listening: Listening, ready: Callable[[], Awaitable[None]]
 ) -> contextlib.AbstractAsyncContextManager[None]:
     async def exposition() -> bytes:
         return services.metrics.exposition()
 
-    return beside(AdminApp(exposition, ready), listener)
+    return beside(AdminApp(exposition, ready), *listening.sockets)
 
 
-def _can_take(settings: Settings, services: Services, taking: Taking) -> Callable[[], Awaitable[None]]:
-    return partial(can_take, services, settings.intake, taking.intake.in_flight, taking.spool)
+def _can_take(
+    settings: Settings, services: Services, taking: Taking, stopping: Stopping
+) -> Callable[[], Awaitable[None]]:
+    return partial(can_take, services, settings.intake, taking.spool, stopping)
 
 
 @asynccontextmanager
@@ -273,17 +287,20 @@ async def _gateway_app(settings: Settings, services: Services) -> AsyncIterator[
             admission.drain()
             await engine.drain(given.drain_timeout)
 
+        trusted = parse_networks(settings.trusted_proxies)
         wanted = GatewayOptions(
             resume_skew=given.resume_skew,
             client_address=given.client_address,
-            trusted=parse_networks(settings.trusted_proxies),
+            trusted=trusted,
             browsers_come_back=given.browsers_come_back,
             canaries=given.canaries,
             no_id_blocks=tuple(given.no_id_blocks),
         )
         endpoint = StreamEndpoint(engine, services.catalog, admission, wanted)
-        gateway = build_gateway(endpoint, _pages(given, services), cors=given.cors, csp=given.csp, home=given.home)
-        yield RequestLog(gateway), drain
+        address = PublicAddress(given.public_url, trusted)
+        pages = _pages(given, services)
+        gateway = build_gateway(endpoint, pages, cors=given.cors, csp=given.csp, home=given.home, address=address)
+        yield RequestLog(gateway, partial(logged_client, mode=given.client_address, trusted=trusted)), drain
 
 
 def _pages(given: GatewaySettings, services: Services) -> Pages:
@@ -302,6 +319,7 @@ async def _taking(settings: Settings, services: Services) -> AsyncIterator[Takin
         async with intake.open(given.shutdown_timeout):
             limits = RateLimits(events_per_second=given.events_per_second, bytes_per_second=given.bytes_per_second)
             endpoint = EventsEndpoint(intake, limits, metrics, endpoint_options(settings))
+            trusted = parse_networks(settings.trusted_proxies)
             app = build_intake(
                 endpoint,
                 catalog,
@@ -309,8 +327,9 @@ async def _taking(settings: Settings, services: Services) -> AsyncIterator[Takin
                 test_events=bool(given.test_events),
                 cors=given.cors,
                 home=given.home,
+                address=PublicAddress(given.public_url, trusted),
             )
-            yield Taking(RequestLog(app), intake, spool)
+            yield Taking(RequestLog(app, partial(forwarded_client, trusted=trusted)), intake, spool)
 
 
 def _spool(given: IntakeSettings, services: Services) -> contextlib.AbstractAsyncContextManager[Spool | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from eventstreams.errors import LogError, LogUnavailable
 from eventstreams.eventlog.base import EventLog
@@ -26,7 +26,11 @@ def tell(ready: Callable[[], None], *, at_once: bool) -> Callable[[], None]:
 
 
 async def serve_while_reaching(
-    server: DrainingServer, listener: socket.socket, log: EventLog, wait: float | None, reached: Callable[[], None]
+    server: DrainingServer,
+    listeners: Sequence[socket.socket],
+    log: EventLog,
+    wait: float | None,
+    reached: Callable[[], None],
 ) -> LogError | None:
     """Serve until a signal, or until the log was waited for in vain; calls `reached` when it has answered.
 
@@ -42,11 +46,11 @@ async def serve_while_reaching(
         if task.result() is None:
             reached()
         else:
-            server.should_exit = True
+            server.stop()
 
     reaching.add_done_callback(ended)
     try:
-        await server.serve([listener])
+        await server.serve(list(listeners))
     finally:
         reaching.cancel()
         await asyncio.wait([reaching])

@@ -13,10 +13,11 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from eventstreams.errors import ConfigurationError
+from eventstreams.errors import ConfigurationError, ServiceUnavailable
 from eventstreams.subscribe.handover import http_protocol
 
 BACKLOG = 4096
+"""Connections that wait to be accepted; the kernel takes no more than net.core.somaxconn."""
 
 SEND_BUFFER = 128 * 1024
 """Bytes that the kernel takes for one connection (it counts double, for its own): left alone it takes up to 4 MB for
@@ -32,12 +33,32 @@ PATIENCE = 120.0
 """Seconds for which sent bytes may stay unacknowledged, or a closed window may stay closed."""
 
 
+STOPPING = "this process is stopping: another one answers"
+
+
+class Stopping:
+    """Whether a process has begun to end. Balancers are told before anything is refused."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def begin(self) -> None:
+        """Say that it has. Safe in a signal's handler."""
+        self.begun = True
+
+    def check(self) -> None:
+        """Return as long as it has not. Raises: ServiceUnavailable."""
+        if self.begun:
+            raise ServiceUnavailable(STOPPING, retry_after=1.0)
+
+
 class DrainingServer(uvicorn.Server):
     """Ends its streams while the listener is still open; a second signal ends it at once."""
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]], stopping: Stopping) -> None:
         super().__init__(config)
         self._drain = drain
+        self._stopping = stopping
         self._draining: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -46,6 +67,11 @@ class DrainingServer(uvicorn.Server):
             self.force_exit = True
             if self._draining is not None:
                 self._draining.cancel()
+        self.stop()
+
+    def stop(self) -> None:
+        """Begin to end, within a tenth of a second."""
+        self._stopping.begin()
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -68,10 +94,10 @@ class SideServer(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def beside(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
+async def beside(app: ASGIApp, *listeners: socket.socket) -> AsyncIterator[None]:
     """Serve while the context lasts; requests under way are answered before it ends."""
     server = SideServer(uvicorn_config(app))
-    serving = asyncio.create_task(server.serve([listener]), name="side server")
+    serving = asyncio.create_task(server.serve(list(listeners)), name="side server")
     try:
         yield
     finally:
@@ -97,23 +123,23 @@ def uvicorn_config(app: ASGIApp, *, stop_timeout: float = STOP_TIMEOUT) -> uvico
         proxy_headers=False,
         log_config=None,
         access_log=False,
+        # Its own is smaller, and counts: it has asyncio listen once more.
+        backlog=BACKLOG,
         timeout_graceful_shutdown=ceil(stop_timeout),
     )
 
 
-def url_of(listener: socket.socket) -> str:
-    """Return the URL at which a listening socket is reached."""
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def listen(host: str, port: int, *, patience: float = PATIENCE, dualstack: bool = False) -> socket.socket:
+    """Return a socket that listens on an address, with `dualstack` one of IPv6 on IPv4 too.
 
-
-def listen(host: str, port: int, *, patience: float = PATIENCE) -> socket.socket:
-    """Return a listening socket. Raises: ConfigurationError, when the port is taken for instance."""
+    Raises: ConfigurationError, when the port is taken for instance.
+    """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        both = dualstack and socket.has_dualstack_ipv6()
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as exc:
-        reason = os.strerror(exc.errno) if exc.errno else str(exc)
+        reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or str(exc)
         raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}") from exc
     bound_connections(listener, patience)
     return listener
@@ -126,6 +152,8 @@ def bound_connections(listener: socket.socket, patience: float) -> None:
     rest, and a client that takes nothing never does.
     """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    if listener.family == socket.AF_UNIX:
+        return
     # An event goes out at once, not when the one before is acknowledged (40 ms on). asyncio sets it only on sockets
     # that name their protocol, which those that `socket.create_server` made do not.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from eventstreams.errors import ConfigurationError
+from eventstreams.origins import named_origins
+from eventstreams.public_address import parse_public_url
 from eventstreams.settings_file import placed
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -29,6 +31,20 @@ def _split(given: object) -> object:
 
 
 Names = Annotated[list[str], BeforeValidator(_split)]
+
+
+def _public_url(text: str) -> str:
+    parse_public_url(text)
+    return text
+
+
+def _origins(given: str | list[str]) -> str | list[str]:
+    named_origins(given)
+    return given
+
+
+Cors = Annotated[str | list[str], AfterValidator(_origins)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
 
 
 class RedactionCondition(BaseModel):
@@ -63,12 +79,18 @@ class GatewaySettings(BaseModel):
 
     model_config = STRICT
 
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    host: str | list[str] = Field(
+        "127.0.0.1",
+        description="Where to listen: an address or a list of them; `unix:PATH` is a socket's file.",
+    )
     port: int = Field(8092, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: PublicUrl | None = Field(
+        None, description="Address by which clients reach it through proxies, with a path prefix; null: as they say."
+    )
     connections_per_client: int = Field(0, ge=0, description="Streams that one client may have open; 0 is no limit.")
     connections: int = Field(0, ge=0, description="Streams that may be open in all; 0 is no limit.")
     client_address: Literal["peer", "forwarded", "x-client-ip"] = Field(
-        "peer", description="What counts as a client: its connection, what trusted proxies say, or that header."
+        "forwarded", description="What counts as a client: what trusted proxies say, its connection, or that header."
     )
     browsers_come_back: bool = Field(
         True, description="Whether a browser over a limit gets a 200 that tells it when to come back."
@@ -86,7 +108,9 @@ class GatewaySettings(BaseModel):
     terms: str | None = Field(None, description="Address of the terms of use, there; null names none.")
     home: str = Field("/?doc", description="Address of the service's home page, in `/_info` and its descriptions.")
     ui: bool = Field(True, description="Whether `/` leads to the page for people; else to `/?doc`.")
-    cors: str | None = Field("*", description="Access-Control-Allow-Origin; null sends no CORS headers.")
+    cors: Cors | None = Field(
+        "*", description="Access-Control-Allow-Origin: `*`, or origins, with credentials; null sends no CORS headers."
+    )
     csp: str | None = Field(DEFAULT_CSP, description="Content-Security-Policy; null sends no security headers.")
     schema_version: str = Field("latest", description="Version of the schemas in descriptions: latest, or X.Y.Z.")
     heartbeat: float = Field(15.0, gt=0, description="Seconds without bytes after which an open stream gets some.")
@@ -102,8 +126,14 @@ class IntakeSettings(BaseModel):
 
     model_config = STRICT
 
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    host: str | list[str] = Field(
+        "127.0.0.1",
+        description="Where to listen: an address or a list of them; `unix:PATH` is a socket's file.",
+    )
     port: int = Field(8192, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: PublicUrl | None = Field(
+        None, description="Address by which clients reach it through proxies, with a path prefix; null: as they say."
+    )
     service: str = Field("eventstreams-intake", description="Name of the service, in metrics and `/_info`.")
     home: str = Field("/?doc", description="Address of the service's home page, in `/_info`.")
     user_agent: str = Field("eventstreams-intake", description="`emitter_id` of error events.")
@@ -147,7 +177,9 @@ class IntakeSettings(BaseModel):
     hasty_off: list[str] = Field([], description="Values of `hasty` that mean no; the original knows none.")
     events_per_second: float = Field(0.0, ge=0, description="Events a second that a client may send; 0 is no limit.")
     bytes_per_second: float = Field(0.0, ge=0, description="Bytes a second that a client may send; 0 is no limit.")
-    cors: str | None = Field("*", description="Access-Control-Allow-Origin; null sends no CORS headers.")
+    cors: Cors | None = Field(
+        "*", description="Access-Control-Allow-Origin: `*`, or origins, with credentials; null sends no CORS headers."
+    )
     test_events: list[dict[str, Any]] = Field([], description="Events that `GET /v1/_test/events` takes.")
 
 
@@ -156,7 +188,7 @@ class AdminSettings(BaseModel):
 
     model_config = STRICT
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str | list[str] = Field("127.0.0.1", description="Where to listen, as the services.")
     port: int | None = Field(None, ge=0, le=65535, description="Port; 8093 for gateway and dev, 8193 for intake.")
 
 
@@ -195,7 +227,7 @@ class Settings(BaseSettings):
         ["config/schemas"], description="Schema repositories: directories and base URLs; the first that answers wins."
     )
     trusted_proxies: list[str] = Field(
-        [], description="Networks whose X-Client-IP and X-Forwarded-For are believed, as in 10.0.0.0/8."
+        [], description="Networks (10.0.0.0/8; `unix`: unix sockets) whose X-Client-IP and X-Forwarded-* are believed."
     )
     log_level: Literal["debug", "info", "warning", "error"] | None = Field(
         None, description="The least level of log lines: info, warning for dev."

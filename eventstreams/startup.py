@@ -37,7 +37,7 @@ VERBS = {"gateway": "serving streams at", "intake": "taking events at"}
 class Started:
     """What runs where."""
 
-    urls: Mapping[str, str]
+    urls: Mapping[str, Sequence[str]]
     """Addresses by what is there: gateway, intake, admin."""
     log: str
     streams: int
@@ -55,7 +55,12 @@ class Started:
 
     def fields(self) -> Mapping[str, object]:
         """Return what a log line shows, its addresses by name."""
-        return {name: value for name, value in asdict(self).items() if name != "urls"} | dict(self.urls)
+        return {name: value for name, value in asdict(self).items() if name != "urls"} | self.shown
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """Return the addresses as text, by what is there."""
+        return {name: ", ".join(urls) for name, urls in self.urls.items()}
 
     def dump(self) -> str:
         """Return the value as a line for `load`."""
@@ -67,7 +72,7 @@ class Started:
         return Started(**json.loads(line))
 
 
-async def started(settings: Settings, services: Services, **urls: str) -> Started:
+async def started(settings: Settings, services: Services, **urls: Sequence[str]) -> Started:
     """Return what is to be told of a process that is reached at these addresses, by the names of `Started.urls`.
 
     Asks the log which topics there are, for a few seconds at most.
@@ -86,7 +91,7 @@ async def started(settings: Settings, services: Services, **urls: str) -> Starte
     )
 
 
-async def _notes(settings: Settings, services: Services, urls: Mapping[str, str]) -> Sequence[str]:
+async def _notes(settings: Settings, services: Services, urls: Mapping[str, Sequence[str]]) -> Sequence[str]:
     tried = {"gateway", "intake"} <= urls.keys()
     notes = list(unusual.of_admin(urls["admin"]))
     topics: set[str] = set()
@@ -119,9 +124,9 @@ def lines(told: Started) -> Sequence[str]:
 
     Deliberate: the first line ends with the address, for whoever reads it from there.
     """
-    where = " and ".join(f"{words} {told.urls[name]}" for name, words in VERBS.items() if name in told.urls)
+    where = " and ".join(f"{words} {told.shown[name]}" for name, words in VERBS.items() if name in told.urls)
     workers = f", {told.workers} workers" if told.workers > 1 else ""
-    operators = f"eventstreams {told.version}{workers}, metrics and health at {told.urls['admin']}"
+    operators = f"eventstreams {told.version}{workers}, metrics and health at {told.shown['admin']}"
     settings = f"settings {told.settings}; " if told.settings else ""
     about = f"{settings}log {told.log}; {configured(told)}"
     return [where, operators, about, *(f"  note: {note}" for note in told.notes)]

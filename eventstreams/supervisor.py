@@ -1,4 +1,4 @@
-"""`--workers N`: processes that share one listening socket, each with its own pump; started again when they die.
+"""`--workers N`: processes that share listening sockets, each with its own pump; started again when they die.
 
 The socket is bound once and inherited, not bound by each with SO_REUSEPORT: port 0 and a taken port mean what they
 always mean, connections that wait in the queue outlive the worker that would have accepted them, and while one worker
@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from eventstreams.asgi import AdminApp
 from eventstreams.errors import ConfigurationError, ServiceUnavailable
 from eventstreams.metrics import WorkerMetrics
-from eventstreams.server import beside, listen
+from eventstreams.server import Stopping, beside, listen
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +44,15 @@ KILL_GRACE = 5.0
 class Worker:
     """One place: a process, and the next one when it dies."""
 
-    def __init__(self, number: int, arguments: Sequence[str], listener: socket.socket, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self, number: int, arguments: Sequence[str], listeners: Sequence[socket.socket], metrics: WorkerMetrics
+    ) -> None:
         self.number = number
         self.ready = asyncio.Event()
         self.said = ""
         """What stood behind READY_LINE."""
         self._arguments = arguments
-        self._listener = listener
+        self._listeners = listeners
         self._admin = listen("127.0.0.1", 0)
         self._metrics = metrics
         self._process: asyncio.subprocess.Process | None = None
@@ -90,13 +92,13 @@ class Worker:
             delay = min(2 * delay, BACKOFF_MAX)
 
     async def _run_once(self) -> int:
-        fds = (self._listener.fileno(), self._admin.fileno())
+        fds = [listener.fileno() for listener in (*self._listeners, self._admin)]
         # A session of its own: Ctrl-C in a terminal reaches the supervisor alone, which passes it on.
         # Its standard input ends when the supervisor does, however that ends.
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             *self._arguments,
-            f"{fds[0]},{fds[1]}",
+            ",".join(map(str, fds)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             pass_fds=fds,
@@ -124,21 +126,23 @@ class Worker:
             self._process.send_signal(how)
 
     def close(self) -> None:
-        """Give up the socket."""
+        """Give up the operators' socket."""
         self._admin.close()
 
 
 class Supervisor:
-    """Some workers behind one listening socket, and the operators' port that shows them all."""
+    """Some workers behind the same listening sockets, and the operators' port that shows them all."""
 
-    def __init__(self, count: int, arguments: Sequence[str], listener: socket.socket, *, stop_timeout: float) -> None:
+    def __init__(
+        self, count: int, arguments: Sequence[str], listeners: Sequence[socket.socket], *, stop_timeout: float
+    ) -> None:
         self._metrics = WorkerMetrics()
-        self._workers = [Worker(number, arguments, listener, self._metrics) for number in range(count)]
+        self._workers = [Worker(number, arguments, listeners, self._metrics) for number in range(count)]
         self._stop_timeout = stop_timeout
-        self._stopping = asyncio.Event()
+        self._stopping = Stopping()
         self._kill: asyncio.TimerHandle | None = None
 
-    async def run(self, admin: socket.socket, ready: Callable[[str], None]) -> int:
+    async def run(self, admin: Sequence[socket.socket], ready: Callable[[str], None]) -> int:
         """Run until a signal; calls `ready` when all workers are, with what the first one says of itself.
 
         Returns 0 when all ended in good order.
@@ -151,7 +155,7 @@ class Supervisor:
         try:
             async with (
                 httpx.AsyncClient(timeout=SCRAPE_TIMEOUT, trust_env=False) as http,
-                beside(self._app(http), admin),
+                beside(self._app(http), *admin),
             ):
                 return await self._run_workers(ready)
         finally:
@@ -178,8 +182,8 @@ class Supervisor:
 
     def _signalled(self) -> None:
         """The first signal drains; the second ends at once."""
-        if not self._stopping.is_set():
-            self._stopping.set()
+        if not self._stopping.begun:
+            self._stopping.begin()
             self._tell(signal.SIGTERM)
             loop = asyncio.get_running_loop()
             self._kill = loop.call_later(self._stop_timeout + KILL_GRACE, self._tell, signal.SIGKILL)
@@ -195,7 +199,9 @@ class Supervisor:
 
     async def _ready(self, http: httpx.AsyncClient) -> None:
         """Ready is who has one worker that is: it takes the connections."""
+        self._stopping.check()
         answers = await asyncio.gather(*(self._ask(http, worker, "/readyz") for worker in self._workers))
+        self._stopping.check()
         reasons: list[str] = []
         for worker, answer in zip(self._workers, answers, strict=True):
             if answer is not None and answer.status_code == httpx.codes.OK and worker.ready.is_set():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -20,8 +20,12 @@ SHOWN = 3
 APPLY = "eventstreams streams apply makes those of the stream configuration"
 
 
-def is_public(url: str) -> bool:
-    """Whether other machines reach this address."""
+def is_public(urls: Sequence[str]) -> bool:
+    """Whether other machines reach one of these addresses; a unix socket's is none."""
+    return any(url.startswith("http") and _is_public(url) for url in urls)
+
+
+def _is_public(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     try:
         return not ip_address(host).is_loopback
@@ -52,8 +56,6 @@ def _of_clients(settings: Settings) -> Iterator[str]:
     given, trusted = settings.gateway, settings.trusted_proxies
     if given.client_address == "x-client-ip" and not trusted:
         yield "X-Client-IP is believed from everybody (trusted_proxies is empty)"
-    if given.client_address == "forwarded" and not trusted:
-        yield "no header that tells the client is believed (trusted_proxies is empty)"
     if given.client_address == "peer" and trusted and given.connections_per_client:
         yield "clients behind one proxy share one limit (gateway.client_address is peer)"
 
@@ -84,10 +86,10 @@ def of_intake(settings: Settings, *, public: bool, tried: bool = False) -> Itera
         yield "while Kafka is away events are answered 503 (no intake.spool)"
 
 
-def of_admin(url: str) -> Iterator[str]:
+def of_admin(urls: Sequence[str]) -> Iterator[str]:
     """Yield what is unusual about the operators' port."""
-    if is_public(url):
-        yield f"the operators' port is open to other machines at {url} (admin.host)"
+    if is_public(urls):
+        yield f"the operators' port is open to other machines at {', '.join(urls)} (admin.host)"
 
 
 async def of_log(settings: Settings, log: EventLog, topics: Collection[str] | None) -> list[str]:

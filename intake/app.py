@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,6 +23,8 @@ from eventstreams.asgi import (
 )
 from eventstreams.catalog.streams import StreamCatalog
 from eventstreams.errors import BadRequest, NotFound
+from eventstreams.origins import ANY, NamedOrigins, named_origins
+from eventstreams.public_address import Base, PublicAddress, below, raw_path
 from intake.endpoints import EventsEndpoint, json_response
 from intake.spec import openapi
 
@@ -49,8 +51,10 @@ class IntakeApp:
         test_events: bool,
         preflight: bool,
         home: str,
+        address: PublicAddress,
     ) -> None:
         self._events = events
+        self._address = address
         self._catalog = catalog
         self._info = {
             "name": service,
@@ -72,15 +76,19 @@ class IntakeApp:
             refused = BadRequest("path: a percent sign must be followed by two hexadecimal digits")
             await error_response(refused, scope)(scope, receive, send)
             return
-        routes = self._routes(scope)
+        base = self._address.base(scope)
+        routes = self._routes(scope, base)
+        inner = None if routes else below(scope, base.prefix)
+        if inner is not None:
+            routes = self._routes(inner, base)
         method = "GET" if scope["method"] == "HEAD" and "GET" in routes else scope["method"]
         handler = routes.get(method)
         if handler is None and routes and method == "OPTIONS":
             handler = _options(routes, preflight_headers(scope, CORS_HEADERS) if self._preflight else {})
         await (handler or not_found(scope))(scope, receive, send)
 
-    def _routes(self, scope: Scope) -> dict[str, Handler]:
-        path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+    def _routes(self, scope: Scope, base: Base) -> dict[str, Handler]:
+        path = raw_path(scope)
         page = path.lower()
         if page.endswith("/") and page != "/":
             page = page[:-1]
@@ -88,16 +96,17 @@ class IntakeApp:
             return {"POST": self._events.post}
         if page == "/v1/_test/events" and self._has_test_events:
             return {"GET": self._events.test_events}
-        answer = self._page(page, path, scope)
+        answer = self._page(page, path, scope, base)
         return {} if answer is None else {"GET": answer}
 
-    def _page(self, page: str, path: str, scope: Scope) -> Response | None:
+    def _page(self, page: str, path: str, scope: Scope, base: Base) -> Response | None:
         if page == "/robots.txt":
             return Response(ROBOTS, media_type="text/plain; charset=utf-8")
         if page == "/_info":
             return json_response(self._info)
         if page == "/_info/home":
-            return RedirectResponse(self._info["home"], 301)
+            home = self._info["home"]
+            return RedirectResponse(base.path(home) if home.startswith("/") else home, 301)
         if page in ("/_info/name", "/_info/version"):
             return json_response({page[7:]: self._info[page[7:]]})
         if page == STREAM_CONFIGS or page.startswith(STREAM_CONFIGS + "/"):
@@ -106,7 +115,7 @@ class IntakeApp:
             query = scope["query_string"].decode("latin-1")
             names = {part.partition("=")[0] for part in query.split("&")}
             if "spec" in names:
-                return json_response(openapi(self._info))
+                return json_response({**openapi(self._info), "servers": [{"url": base.link("") or "/"}]})
             file = QueryParams(query).get("path")
             if "doc" in names and file:
                 return error_response(NotFound(f"{file} could not be found."), scope)
@@ -152,7 +161,7 @@ _HOME = """<!DOCTYPE html>
 </head>
 <body>
 {words}<h1>Event intake</h1>
-<p>This server takes events: <a href="/?doc">how to send them</a>.</p>
+<p>This server takes events: <a href="?doc">how to send them</a>.</p>
 </body>
 </html>
 """
@@ -161,7 +170,7 @@ _DOC = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Event intake</title></head>
 <body><h1>Event intake</h1>
 <p>POST one event or a list of them as JSON to <code>/v1/events</code>.
-The <a href="/?spec">OpenAPI description</a> tells parameters and answers.</p></body></html>
+The <a href="?spec">OpenAPI description</a> tells parameters and answers.</p></body></html>
 """
 
 
@@ -171,11 +180,21 @@ def build_intake(
     *,
     service: str,
     test_events: bool = False,
-    cors: str | None = "*",
+    cors: str | Sequence[str] | None = ANY,
     csp: str | None = CSP,
     home: str = HOME,
+    address: PublicAddress | None = None,
 ) -> ASGIApp:
     """Return intake around its endpoint; None leaves CORS or the security headers out."""
-    preflight = cors is not None
-    app = IntakeApp(events, catalog, service=service, test_events=test_events, preflight=preflight, home=home)
-    return StandardHeaders(app, standard_headers(cors, csp, methods="post"))
+    app = IntakeApp(
+        events,
+        catalog,
+        service=service,
+        test_events=test_events,
+        preflight=cors is not None,
+        home=home,
+        address=address or PublicAddress(),
+    )
+    origins = named_origins(cors)
+    whole = StandardHeaders(app, standard_headers(None if cors is None else ANY, csp, methods="post"))
+    return NamedOrigins(whole, origins) if origins else whole

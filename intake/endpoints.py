@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from eventstreams import logs
-from eventstreams.addresses import Networks, client_ip
+from eventstreams.addresses import UNIX, Networks, client_ip, peer_of
 from eventstreams.errors import BadRequest, MalformedBody, PayloadTooLarge, RequestError, ServiceUnavailable
 from eventstreams.ids import new_id
 from eventstreams.metrics import Metrics
@@ -135,11 +135,10 @@ class EventsEndpoint:
         return answer(await self._intake.submit(events, caller, dry_run=dry_run), dry_run=dry_run)
 
     def _caller(self, scope: Scope, headers: Mapping[str, str], query: QueryParams) -> Caller:
-        peer = scope["client"][0] if scope.get("client") else ""
-        trusted = self._options.trusted
+        address = client_ip(headers, peer_of(scope), self._options.trusted)
         return Caller(
             headers=headers,
-            client_ip=client_ip(headers, peer, trusted) if trusted else peer,
+            client_ip="" if address == UNIX else address,
             request_id=headers.get("x-request-id") or logs.request_id.get() or new_id(),
             query=query,
         )

@@ -17,6 +17,8 @@ missing: list[str] = []
 missing_node: list[str] = []
 missing_proxies: list[str] = []
 missing_clients: list[str] = []
+missing_namespaces: list[str] = []
+missing_tools: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +96,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(LOUD.format("NODE", missing_node[0]), red=True, bold=True)
     if missing_clients:
         terminalreporter.write_line(LOUD.format("CLIENT", "; ".join(missing_clients)), red=True, bold=True)
+    if missing_namespaces:
+        terminalreporter.write_line(LOUD.format("HALF-OPEN", missing_namespaces[0]), red=True, bold=True)
+    if missing_tools:
+        terminalreporter.write_line(
+            LOUD.format("LISTENING", ", ".join(dict.fromkeys(missing_tools))), red=True, bold=True
+        )
     if missing_proxies:
         terminalreporter.write_line(
             LOUD.format("PROXY", ", ".join(dict.fromkeys(missing_proxies))), red=True, bold=True

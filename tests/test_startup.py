@@ -23,7 +23,7 @@ HANG_GUARD = 60.0
 STREAMS = '{"edits": {"topics": ["a"], "schema_title": "test/event", "stream_aliases": ["changes"]}, "b": {}}'
 
 TOLD = Started(
-    urls={"gateway": "http://127.0.0.1:1", "admin": "http://127.0.0.1:2"},
+    urls={"gateway": ["http://127.0.0.1:1"], "admin": ["http://127.0.0.1:2"]},
     log="kafka://a:9092",
     streams=2,
     aliases=1,
@@ -84,7 +84,7 @@ def test_lines_tell_where_and_on_what_then_what_is_unusual() -> None:
     ]
     both = replace(
         TOLD,
-        urls={"gateway": "http://g", "intake": "http://i", "admin": "http://a"},
+        urls={"gateway": ["http://g"], "intake": ["http://i", "unix:/run/i"], "admin": ["http://a"]},
         aliases=0,
         schemas=None,
         schemas_from=["https://x", "schemas"],
@@ -93,7 +93,7 @@ def test_lines_tell_where_and_on_what_then_what_is_unusual() -> None:
         settings="my.yaml",
     )
     assert lines(both) == [
-        "serving streams at http://g and taking events at http://i",
+        "serving streams at http://g and taking events at http://i, unix:/run/i",
         "eventstreams 1.2.3, 3 workers, metrics and health at http://a",
         "settings my.yaml; log kafka://a:9092; 2 streams from streams.yaml; schemas from https://x, schemas",
     ]

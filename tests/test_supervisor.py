@@ -157,7 +157,7 @@ async def test_worker_that_dies_loses_nothing_that_was_acknowledged(tmp_path: Pa
 def one_worker(script: str, *given: object) -> Iterator[Worker]:
     """A worker that runs a script of ours in place of a service."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        worker = Worker(0, ["-c", dedent(script), *map(str, given)], listener, WorkerMetrics())
+        worker = Worker(0, ["-c", dedent(script), *map(str, given)], [listener], WorkerMetrics())
         with closing(worker):
             yield worker
 

@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from typing import Literal
 
 import orjson
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Scope
 
-from eventstreams.addresses import Networks, client_ip, is_trusted
+from eventstreams.addresses import Networks, client_ip, forwarded_client, is_trusted, peer_of, read_address
 from eventstreams.asgi import error_response
 from eventstreams.errors import EventStreamsError, MissingClientAddress
 
 AddressMode = Literal["peer", "forwarded", "x-client-ip"]
+
+MAX_LOGGED = 100
+"""Letters of an X-Client-IP, which may hold anything, in a line of the log."""
 
 BROWSER_RETRY = (20.0, 60.0)
 """Seconds, at random between the two: refused browsers do not come back together."""
@@ -26,14 +30,25 @@ def client_address(headers: Mapping[str, str], peer: str, mode: AddressMode, tru
     Raises: MissingClientAddress where X-Client-IP is required and absent.
     """
     if mode == "peer":
-        return peer
+        return client_ip({}, peer, ())
     if mode == "forwarded":
         return client_ip(headers, peer, trusted)
     address = headers.get("x-client-ip", "").strip()
     if not address:
         raise MissingClientAddress("X-Client-IP is a required request header")
-    # Deliberate: without trusted proxies the header is believed from all, as the original does.
-    return address if not trusted or is_trusted(peer, trusted) else peer
+    # Deliberate: without trusted proxies the header is believed from all, and whatever it holds counts, as the original
+    # does.
+    if trusted and not is_trusted(peer, trusted):
+        return client_ip({}, peer, ())
+    return read_address(address) or address
+
+
+def logged_client(scope: Scope, mode: AddressMode, trusted: Networks) -> str:
+    """Return whom the log names: who counts as the client, but for `peer` too whom trusted proxies name."""
+    headers = Headers(scope=scope)
+    if mode == "x-client-ip" and headers.get("x-client-ip", "").strip():
+        return client_address(headers, peer_of(scope), mode, trusted)[:MAX_LOGGED]
+    return forwarded_client(scope, trusted)
 
 
 def is_browser(headers: Mapping[str, str]) -> bool:

@@ -14,7 +14,7 @@ from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from eventstreams.addresses import Networks
+from eventstreams.addresses import Networks, peer_of
 from eventstreams.catalog.streams import StreamCatalog
 from eventstreams.errors import (
     LogUnavailable,
@@ -51,7 +51,7 @@ class GatewayOptions:
     """How requests for streams are read."""
 
     resume_skew: float = 1.0
-    client_address: AddressMode = "peer"
+    client_address: AddressMode = "forwarded"
     trusted: Networks = ()
     browsers_come_back: bool = True
     """Whether a browser over a limit is answered 200 and told to come back: it never does after another status."""
@@ -96,8 +96,7 @@ class StreamEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         options = self._options
-        peer = request.client.host if request.client else ""
-        client = client_address(request.headers, peer, options.client_address, options.trusted)
+        client = client_address(request.headers, peer_of(scope), options.client_address, options.trusted)
         with ExitStack() as held:
             try:
                 place = held.enter_context(self._admission.enter(client))
@@ -212,10 +211,10 @@ class _Open:
         self._place = place
         self._metrics = metrics
 
-    def __call__(self, exc: Exception | None) -> None:
+    def __call__(self, vanished: bool) -> None:
         self._subscription.close()
         self._place.give_back()
-        if isinstance(exc, TimeoutError):
+        if vanished:
             self._metrics.client_dropped("vanished")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Sequence
+from errno import EIO
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventstreams.filters.compile import Filter
@@ -145,7 +146,7 @@ class Group:
         return b"".join(parts), last
 
     def write(self, body: bytes) -> list[tuple[Subscription, int]]:
-        """Write to the whole lane; return who did not take all: with the bytes taken, -1 for a broken one.
+        """Write to the whole lane; return who did not take all: with the bytes taken, minus the errno of a broken one.
 
         Deliberate: nothing but the system call for each member, whose objects are not even looked at: after the
         kernel's work none of them is in a cache. What a delivery costs is what this loop costs.
@@ -157,8 +158,8 @@ class Group:
                 sent = write(descriptor, body)
             except BlockingIOError:
                 sent = 0
-            except OSError:
-                sent = -1
+            except OSError as exc:
+                sent = -(exc.errno or EIO)
             if sent != size:
                 short.append((self.lane[descriptor], sent))
         return short

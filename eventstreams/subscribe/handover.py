@@ -25,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from eventstreams.request_heads import BoundedHeadProtocol
 from eventstreams.subscribe.frames import LAST_CHUNK
+from eventstreams.subscribe.vanishing import has_vanished
 from eventstreams.subscribe.wire import Lane
 
 if TYPE_CHECKING:
@@ -47,7 +48,19 @@ class DirectWire(asyncio.Protocol):
     Whatever the client sends is ignored; a half-close is an end, as uvicorn's parsers have it.
     """
 
-    __slots__ = ("_chunked", "_ending", "_fd", "_free", "_lane", "_on_lost", "_rest", "_transport", "_waiter", "closed")
+    __slots__ = (
+        "_chunked",
+        "_ending",
+        "_error",
+        "_fd",
+        "_free",
+        "_lane",
+        "_on_lost",
+        "_rest",
+        "_transport",
+        "_waiter",
+        "closed",
+    )
 
     def __init__(self, *, chunked: bool) -> None:
         self._chunked = chunked
@@ -59,12 +72,13 @@ class DirectWire(asyncio.Protocol):
         self._ending = False
         self._waiter: asyncio.Future[None] | None = None
         self.closed = False
-        self._on_lost: Callable[[Exception | None], None] | None = None
+        self._error: int | None = None
+        self._on_lost: Callable[[bool], None] | None = None
 
-    def own(self, on_lost: Callable[[Exception | None], None]) -> None:
-        """Call `on_lost` when the connection is gone, with the error if there was one; at once if it is already."""
+    def own(self, on_lost: Callable[[bool], None]) -> None:
+        """Call `on_lost` when the connection is gone, with whether the client vanished; at once if it is already."""
         if self._fd < 0:
-            on_lost(None)
+            on_lost(False)
         else:
             self._on_lost = on_lost
 
@@ -93,7 +107,7 @@ class DirectWire(asyncio.Protocol):
     def rest(self, chunk: bytes, sent: int) -> bool:
         """Take what the kernel did not of a chunk that the group wrote; return whether it takes it now."""
         if sent < 0:
-            self.abort()
+            self._broke(-sent)
             return False
         return self._send(memoryview(chunk)[sent:]) if self._free else self.write(chunk[sent:])
 
@@ -141,6 +155,12 @@ class DirectWire(asyncio.Protocol):
             self._close()
             self._transport.abort()
 
+    def _broke(self, error: int | None) -> None:
+        """Note what the kernel said, which it says once, and drop the connection."""
+        if not self.closed:
+            self._error = error
+        self.abort()
+
     def _send(self, data: memoryview) -> bool:
         """Give the kernel what it takes; return whether that was all. Else the transport tells when it takes more."""
         while data:
@@ -148,8 +168,8 @@ class DirectWire(asyncio.Protocol):
                 data = data[os.write(self._fd, data) :]
             except BlockingIOError:
                 pass
-            except OSError:
-                self.abort()
+            except OSError as exc:
+                self._broke(exc.errno)
                 return False
             if data:
                 self._transport.write(data[:PRIMER])
@@ -206,7 +226,8 @@ class DirectWire(asyncio.Protocol):
         self._fd = -1
         on_lost, self._on_lost = self._on_lost, None
         if on_lost is not None:
-            on_lost(exc)
+            error = exc.errno if isinstance(exc, OSError) else self._error
+            on_lost(has_vanished(self._transport.get_extra_info("socket"), error))
 
 
 class Handover:

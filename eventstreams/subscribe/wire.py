@@ -32,7 +32,7 @@ class Wire(Protocol):
         ...
 
     def rest(self, chunk: bytes, sent: int) -> bool:
-        """Take over a chunk of which so many bytes left by the lane (-1: the connection broke), as `write` does."""
+        """Take over a chunk of which so many bytes left by the lane, as `write` does; -errno where it broke."""
         ...
 
     async def drained(self) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
 from pathlib import Path
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Scope
 from swagger_ui_bundle import swagger_ui_path
 
 from eventstreams.errors import NotFound
+from eventstreams.public_address import root_from
 from eventstreams.web.pages import DOC_CSP, doc_page
 
 UI = Path(__file__).parent / "static" / "ui"
+CACHED = "public, max-age=0"
+
+BASE = '<base href="/">'
+"""What the page for people says of its links, to be replaced."""
 
 
 class Files:
@@ -39,7 +47,29 @@ class Files:
             response = await self._files.get_response(name, scope)
         except HTTPException:
             return None
-        response.headers["cache-control"] = "public, max-age=0"
+        response.headers["cache-control"] = CACHED
+        return response
+
+
+class FrontPage:
+    """The page for people, whose links lead to the root of the service from wherever it is shown."""
+
+    NAME = "index.html"
+
+    def __init__(self) -> None:
+        self._files = StaticFiles(directory=UI)
+
+    @cached_property
+    def _text(self) -> str:
+        return (UI / self.NAME).read_text(encoding="utf-8")
+
+    def get(self, scope: Scope) -> Response:
+        """Return the page, with its validator (304 where the client has it)."""
+        body = self._text.replace(BASE, f'<base href="{root_from(scope)}">').encode()
+        response = Response(body, headers={"cache-control": CACHED}, media_type="text/html; charset=utf-8")
+        response.headers["etag"] = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        if self._files.is_not_modified(response.headers, Headers(scope=scope)):
+            return NotModifiedResponse(response.headers)
         return response
 
 

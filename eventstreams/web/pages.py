@@ -27,12 +27,15 @@ def _row(stream: Mapping[str, Any]) -> str:
 
 
 def doc_page(title: str) -> str:
-    """Return the page that shows `/?spec` by Swagger UI, whose files are at `/?doc&path=FILE`."""
+    """Return the page that shows `/?spec` by Swagger UI, whose files are at `/?doc&path=FILE`.
+
+    All of them by queries alone, which lead to the same path again, whatever a proxy has put before it.
+    """
     return _page(
         title,
-        '<div id="swagger-ui"></div>\n<script src="/?doc&amp;path=/swagger-ui-bundle.js"></script>\n'
-        '<script>SwaggerUIBundle({url: "/?spec", dom_id: "#swagger-ui"})</script>',
-        '<link rel="stylesheet" href="/?doc&amp;path=/swagger-ui.css">\n',
+        '<div id="swagger-ui"></div>\n<script src="?doc&amp;path=/swagger-ui-bundle.js"></script>\n'
+        '<script>SwaggerUIBundle({url: "?spec", dom_id: "#swagger-ui"})</script>',
+        '<link rel="stylesheet" href="?doc&amp;path=/swagger-ui.css">\n',
     )
 
 

@@ -78,7 +78,8 @@ def _go() -> Path:
     return fetched("clients-go", sources, fetch)
 
 
-def _chromium(driver: str) -> Sequence[str]:
+def command_of_chromium(driver: str) -> Sequence[str]:
+    """Return the command of a driver for Chromium. Raises: ToolchainMissing."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         raise ToolchainMissing("there is no chromium")
@@ -88,7 +89,7 @@ def _chromium(driver: str) -> Sequence[str]:
 TOOLCHAINS: Mapping[str, Callable[[str], Sequence[str]]] = {
     "python": lambda driver: [str(_python()), str(DRIVERS / "python" / f"{driver}_client.py")],
     "node": lambda driver: ["node", str(_node() / f"{driver}.mjs")],
-    "chromium": _chromium,
+    "chromium": command_of_chromium,
     "java": lambda driver: ["java", "-cp", f"{_jars()}/*", str(DRIVERS / "java" / f"{driver}.java")],
     "go": lambda driver: [str(_go() / driver)],
 }

@@ -22,6 +22,12 @@ BOTH = {"x-client-ip": "1.1.1.1", "x-forwarded-for": "2.2.2.2, 10.0.0.9"}
         ("forwarded", {}, "::1", "::1"),
         ("x-client-ip", BOTH, "10.0.0.1", "1.1.1.1"),
         ("x-client-ip", BOTH, "9.9.9.9", "9.9.9.9"),
+        ("x-client-ip", {"x-client-ip": " [::2]:80 "}, "10.0.0.1", "::2"),
+        ("x-client-ip", {"x-client-ip": "whoever"}, "10.0.0.1", "whoever"),
+        ("peer", {}, "::ffff:1.2.3.4", "1.2.3.4"),
+        ("forwarded", {}, "::ffff:1.2.3.4", "1.2.3.4"),
+        ("forwarded", BOTH, "::ffff:10.0.0.1", "1.1.1.1"),
+        ("x-client-ip", BOTH, "::ffff:9.9.9.9", "9.9.9.9"),
     ],
 )
 def test_client_is_who_the_setting_says(mode: AddressMode, headers: dict[str, str], peer: str, address: str) -> None:

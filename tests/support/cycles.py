@@ -91,7 +91,7 @@ async def once(name: str, log: str, streams: str, prefix: str) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(processes.SERVICES[name](settings, up.put_nowait))
         urls = (await up.get()).urls
-        await USES[name](urls["gateway" if name == "serve" else "intake"])
+        await USES[name](urls["gateway" if name == "serve" else "intake"][0])
 
 
 async def run(name: str, log: str, streams: str, prefix: str = "") -> None:
