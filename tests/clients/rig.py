@@ -202,7 +202,7 @@ async def run_all(folder: Path, commands: Mapping[Client, Sequence[str]]) -> dic
         for topic in (STREAM, "another"):
             await log.create_topic(topic)
         await add(log, REPLAYED)
-        settings = ("gateway.heartbeat=0.2", "streams_ttl=0.3")
+        settings = ("gateway.heartbeat=0.2", "gateway.retry=1", "gateway.retry_spread=1", "streams_ttl=0.3")
         gateway = GatewayProcess(f"embedded:{path}", streams, *settings)
         await stack.enter_async_context(gateway.running())
         runs = []
