@@ -231,9 +231,9 @@ async def _driver(run: Run, command: Sequence[str], errors: Path, changed: async
         )
     reading = asyncio.create_task(_read(run, process, changed))
     try:
-        yield
+        async with ended_in_good_order(process):
+            yield
     finally:
-        await _end(process)
         await reading
 
 
@@ -245,8 +245,16 @@ async def _read(run: Run, process: asyncio.subprocess.Process, changed: asyncio.
         changed.set()
 
 
+@contextlib.asynccontextmanager
+async def ended_in_good_order(process: asyncio.subprocess.Process) -> AsyncIterator[None]:
+    """End a driver with the context, in good order: a browser's has processes of its own; kill what does not go."""
+    try:
+        yield
+    finally:
+        await _end(process)
+
+
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a driver in good order, since a browser's has processes of its own; kill what does not go."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     try:
