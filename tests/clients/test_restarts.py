@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.clients, pytest.mark.timeout(600)]
 SAMPLE = (
     Mode(DIRECT, "away"),
     Mode("nginx", "away"),
-    Mode("haproxy", "SIGKILL"),
-    Mode("caddy", "away"),
+    Mode("haproxy", "away"),
+    Mode("caddy", "SIGKILL"),
     Mode("haproxy", "SIGTERM", 2),
 )
 ALL = tuple(Mode(DIRECT, end) for end in ENDS) + tuple(
