@@ -34,8 +34,8 @@ READ_TIMEOUT = 3
 LONG = 14_000
 """Bytes of an id over some hundred partitions: more than proxies take by default, less than the gateway does."""
 
-SOON = 0.05
-"""Seconds of an event's way: HAProxy without http-no-delay takes 0.1."""
+SOON = 0.1
+"""Seconds of an event's way: HAProxy without http-no-delay takes 0.2."""
 
 COMPRESSING = (
     "    balance leastconn\n",
@@ -199,6 +199,7 @@ async def test_absent_gateway_is_a_stream_that_says_when_to_come_back_and_503_to
         answer = await http.get(behind.url)
         assert answer.status_code == 503
         assert not answer.headers["content-type"].startswith("text/event-stream")
+        assert behind.proxy == "apache" or answer.headers["retry-after"] == "5"
         await behind.gateway.start()
         await opens(http, behind.url)
         # What the gateway itself refuses goes through as it is.
