@@ -106,6 +106,7 @@ class Course:
         self._gateways: dict[Site, list[GatewayProcess]] = {}
         self._urls: dict[Mode, str] = {}
         self._added = 0
+        self._adding = True
 
     async def take(self, commands: Mapping[str, Sequence[str]]) -> tuple[int, Mapping[str, Sequence[Tab]]]:
         """Take it with the browsers that these start; return how many events there were, and what their tabs saw."""
@@ -121,9 +122,9 @@ class Course:
                 for site in self._gateways:
                     tasks.create_task(self._end(site))
             await _all_have_seen(browsers, self._added + 1)
-            adding.cancel()
-            with suppress(asyncio.CancelledError):
-                await adding
+            # Not cancelled: an event may be stored that is not counted yet.
+            self._adding = False
+            await adding
             await _all_have_seen(browsers, self._added)
             return self._added, {name: await browser.look() for name, browser in browsers.items()}
 
@@ -147,7 +148,7 @@ class Course:
         return GatewayProcess(f"embedded:{self._folder / 'events.db'}", self._folder / "streams.yaml", *given)
 
     async def _add(self, log: EmbeddedLog) -> None:
-        while True:
+        while self._adding:
             await log.append([NewRecord("a", b'{"n":%d}' % self._added)])
             self._added += 1
             await asyncio.sleep(PACE)
