@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.records import NewRecord
-from tests.clients.rig import ended_in_good_order
 from tests.support.kafka import free_ports
-from tests.support.processes import GatewayProcess
+from tests.support.processes import GatewayProcess, ended_with_its_own
 from tests.support.proxies import Upstream, configured, standing_before
 
 OPEN, CLOSED = 1, 2
@@ -176,7 +175,7 @@ class Course:
             limit=1 << 24,
             start_new_session=True,
         )
-        async with ended_in_good_order(process):
+        async with ended_with_its_own(process):
             yield Browser(process, tabs)
 
 

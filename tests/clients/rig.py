@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.records import NewRecord, TopicPartition
 from tests.clients.matrix import SHOWN, Client
-from tests.support.processes import GatewayProcess
+from tests.support.processes import GatewayProcess, ended_with_its_own
 
 STREAM = "mediawiki.recentchange"
 """One that wikimedia-streams knows."""
@@ -231,7 +229,7 @@ async def _driver(run: Run, command: Sequence[str], errors: Path, changed: async
         )
     reading = asyncio.create_task(_read(run, process, changed))
     try:
-        async with ended_in_good_order(process):
+        async with ended_with_its_own(process):
             yield
     finally:
         await reading
@@ -243,25 +241,3 @@ async def _read(run: Run, process: asyncio.subprocess.Process, changed: asyncio.
         if line.endswith(b"\n"):  # It may be ended in the middle of what it says.
             run.take(line)
         changed.set()
-
-
-@contextlib.asynccontextmanager
-async def ended_in_good_order(process: asyncio.subprocess.Process) -> AsyncIterator[None]:
-    """End a driver with the context, in good order: a browser's has processes of its own; kill what does not go."""
-    try:
-        yield
-    finally:
-        await _end(process)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(10):
-            await process.wait()
-    except TimeoutError:
-        pass
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import shutil
-import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, ended_with_its_own
 
 PAGE = ROOT / "docs" / "proxies.md"
 PROGRAMS = {"nginx": "nginx", "haproxy": "haproxy", "caddy": "caddy", "apache": "apache2"}
@@ -123,11 +121,10 @@ async def standing_before(name: str, text: str, port: int) -> AsyncIterator[None
             start_new_session=True,
             env={**os.environ, "HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)},
         )
-        try:
+        # It would wait for its streams.
+        async with ended_with_its_own(process, PATIENCE):
             await _answers(process, port)
             yield
-        finally:
-            await _end(process)
 
 
 @contextmanager
@@ -149,18 +146,3 @@ async def _answers(process: asyncio.subprocess.Process, port: int) -> None:
             else:
                 writer.close()
                 return
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a proxy, which would wait for its streams; Apache's own children with it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        async with asyncio.timeout(PATIENCE):
-            await process.wait()
-    except TimeoutError:
-        pass
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
