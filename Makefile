@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 10
 LOG ?= embedded
 
-.PHONY: setup run test lint wheel kafka soak soak-intake soak-cluster clients acceptance bench
+.PHONY: setup run test test-all lint wheel kafka soak soak-intake soak-cluster clients acceptance bench
 
 setup: $(STAMP)
 
@@ -23,6 +23,9 @@ run: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-all: setup
+	$(BIN)/python -m pytest -m ""
 
 lint: setup
 	$(BIN)/ruff check .

@@ -272,6 +272,8 @@ async def _gateway_app(settings: Settings, services: Services) -> AsyncIterator[
         tail_bytes=given.tail_bytes,
         block_cache_bytes=given.replay_bytes,
         heartbeat=given.heartbeat,
+        retry=given.retry,
+        retry_spread=given.retry_spread,
         send_timeout=given.send_timeout,
     )
     redaction = redaction_rules(given)

@@ -114,6 +114,12 @@ class GatewaySettings(BaseModel):
     csp: str | None = Field(DEFAULT_CSP, description="Content-Security-Policy; null sends no security headers.")
     schema_version: str = Field("latest", description="Version of the schemas in descriptions: latest, or X.Y.Z.")
     heartbeat: float = Field(15.0, gt=0, description="Seconds without bytes after which an open stream gets some.")
+    retry: float = Field(
+        20.0, gt=0, le=86_400, description="Seconds after which clients come back that were cut; see retry_spread."
+    )
+    retry_spread: float = Field(
+        10.0, ge=0, le=86_400, description="Seconds more after which the last of them comes back."
+    )
     send_timeout: float = Field(60.0, gt=0, description="Seconds after which a client that takes nothing is closed.")
     drain_timeout: float = Field(8.0, ge=0, description="Seconds in which a stopping process ends its streams.")
     resume_skew: float = Field(1.0, ge=0, description="Seconds repeated when a client comes from another cluster.")

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.kafka import Broker, KafkaUnavailable
+from tests.support.proxies import ProxyMissing, program
 
 LOUD = "\n" + "!" * 100 + "\n!!! {} TESTS WERE NOT RUN: {}\n" + "!" * 100
 missing: list[str] = []
@@ -76,16 +77,17 @@ def node() -> str:
 
 
 @pytest.fixture
-def proxy_program(request: pytest.FixtureRequest) -> str:
-    """Where a proxy's program is; without it the test is skipped, in continuous integration it fails."""
+def proxy(request: pytest.FixtureRequest) -> str:
+    """A proxy's name; without its program the test is skipped, in continuous integration it fails."""
     name: str = request.param
-    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
-    if found is not None:
-        return found
-    if os.environ.get("CI"):
-        pytest.fail(f"there is no {name}")
-    missing_proxies.append(f"there is no {name}")
-    pytest.skip(f"there is no {name}")
+    try:
+        program(name)
+    except ProxyMissing as exc:
+        if os.environ.get("CI"):
+            pytest.fail(str(exc))
+        missing_proxies.append(str(exc))
+        pytest.skip(str(exc))
+    return name
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -16,25 +16,32 @@ from tests.support.processes import GatewayProcess
 
 CONNECTIONS = 150
 WINDOW = 3.0
+RETRY, SPREAD = 70, 5
+"""Seconds; longer than refused browsers are told to wait anyway."""
 FOR_THE_REST = 6.0
 """Seconds beyond the window for what a busy machine needs to end a process."""
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_sigterm_ends_every_stream_cleanly_and_refuses_newcomers(tmp_path: Path, workers: int) -> None:
-    ended = await drained(tmp_path, CONNECTIONS, f"gateway.drain_timeout={WINDOW}", workers=workers)
+    settings = (f"gateway.drain_timeout={WINDOW}", f"gateway.retry={RETRY}", f"gateway.retry_spread={SPREAD}")
+    ended = await drained(tmp_path, CONNECTIONS, *settings, workers=workers)
     assert ended.unclean == []
     assert ended.status == 0
     assert ended.seconds < WINDOW + FOR_THE_REST
-    assert all(1000 <= retry <= 1000 + 1000 * WINDOW for retry in ended.retries)
-    assert max(ended.retries) - min(ended.retries) > 0.8 * 1000 * WINDOW
+    for retries in (ended.first_retries, ended.retries):
+        assert len(retries) == CONNECTIONS
+        assert all(1000 * RETRY <= retry <= 1000 * (RETRY + SPREAD) for retry in retries)
+        assert max(retries) - min(retries) > 0.8 * 1000 * SPREAD
     head, _, body = ended.refused.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ")
     assert re.search(rb"retry-after: \d", head)
     assert json.loads(body)["status"] == 503
     head, _, body = ended.browser.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
-    assert re.search(rb"retry: \d+\n", body)
+    told = re.search(rb"retry: (\d+)\n", body)
+    assert told is not None
+    assert int(told[1]) >= 1000 * RETRY
     assert b"event: error\n" in body
 
 

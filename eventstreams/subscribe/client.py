@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from typing import Literal
 
@@ -14,14 +13,24 @@ from starlette.types import Scope
 from eventstreams.addresses import Networks, client_ip, forwarded_client, is_trusted, peer_of, read_address
 from eventstreams.asgi import error_response
 from eventstreams.errors import EventStreamsError, MissingClientAddress
+from eventstreams.subscribe.retries import Retries
+
+RawHeaders = list[tuple[bytes, bytes]]
+"""As ASGI has them."""
+
+CACHE_CONTROL: RawHeaders = [(b"cache-control", b"no-cache, no-transform"), (b"cache-control", b"no-cache")]
+"""Of every stream. A proxy that compresses keeps the end of what it has until more comes: each client's last event.
+
+Deliberate: two lines. The second is the original's, for who compares the whole of it and takes the last line.
+"""
 
 AddressMode = Literal["peer", "forwarded", "x-client-ip"]
 
 MAX_LOGGED = 100
 """Letters of an X-Client-IP, which may hold anything, in a line of the log."""
 
-BROWSER_RETRY = (20.0, 60.0)
-"""Seconds, at random between the two: refused browsers do not come back together."""
+REFUSED = Retries(20.0, 40.0)
+"""When browsers come back that were refused."""
 
 
 def client_address(headers: Mapping[str, str], peer: str, mode: AddressMode, trusted: Networks) -> str:
@@ -52,16 +61,25 @@ def logged_client(scope: Scope, mode: AddressMode, trusted: Networks) -> str:
 
 
 def is_browser(headers: Mapping[str, str]) -> bool:
-    """Whether a request is an EventSource's in a browser, which never comes back from anything but 200."""
+    """Whether a request is an EventSource's in a browser, which never comes back from anything but 200.
+
+    By its name too: on plain HTTP, from a page of the same origin, browsers send neither Origin nor Sec-Fetch-*.
+    """
     wants_events = headers.get("accept", "").startswith("text/event-stream")
-    return wants_events and ("origin" in headers or any(name.startswith("sec-fetch-") for name in headers))
+    named = headers.get("user-agent", "").startswith("Mozilla/") or "origin" in headers
+    return wants_events and (named or any(name.startswith("sec-fetch-") for name in headers))
 
 
-def refusal(exc: EventStreamsError, scope: Scope, headers: Mapping[str, str], *, browsers_come_back: bool) -> Response:
-    """Return the answer to a client that is to come back later: its status, or for a browser a stream that ends."""
-    if not browsers_come_back or not is_browser(headers):
+def refusal(exc: EventStreamsError, scope: Scope, headers: Mapping[str, str], retries: Retries | None) -> Response:
+    """Return the answer to a client that is to come back later: its status, or for a browser a stream that ends.
+
+    `retries`: when those come back whose streams end, which refused browsers do no sooner; None has no such streams.
+    """
+    if retries is None or not is_browser(headers):
         return error_response(exc, scope)
-    milliseconds = round(1000 * max(random.uniform(*BROWSER_RETRY), exc.retry_after or 0.0))
+    milliseconds = max(REFUSED.draw(), retries.draw(), round(1000 * (exc.retry_after or 0.0)))
     data = orjson.dumps({"status": exc.status, "type": exc.code, "detail": exc.message}).decode()
     body = f":ok\n\nretry: {milliseconds}\n\nevent: error\ndata: {data}\n\n"
-    return Response(body, 200, {"cache-control": "no-cache"}, "text/event-stream")
+    response = Response(body, 200, media_type="text/event-stream")
+    response.raw_headers += CACHE_CONTROL
+    return response

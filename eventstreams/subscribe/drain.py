@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,17 +17,6 @@ PER_CLIENT = 0.0002
 
 AT_ONCE = 100
 """Endings between two pauses."""
-
-RETRY_FIRST = 1000
-"""Milliseconds until the first client comes back; the last comes a window later."""
-
-
-def retry_slots(count: int, window: float) -> Iterator[int]:
-    """Yield times to come back (ms), spread evenly over the window for `count` clients, in no order; then any in it."""
-    milliseconds = int(window * 1000)
-    yield from (RETRY_FIRST + slot * milliseconds // count for slot in random.sample(range(count), count))
-    while True:
-        yield RETRY_FIRST + random.randint(0, milliseconds)
 
 
 async def say_goodbye(

@@ -5,7 +5,6 @@ Before the first byte an error is a status, after it a frame.
 
 from __future__ import annotations
 
-import random
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -26,12 +25,13 @@ from eventstreams.errors import (
 )
 from eventstreams.metrics import Metrics
 from eventstreams.subscribe.admission import Admission, Place
-from eventstreams.subscribe.client import AddressMode, client_address, refusal
+from eventstreams.subscribe.client import CACHE_CONTROL, AddressMode, RawHeaders, client_address, refusal
 from eventstreams.subscribe.engine import Engine
 from eventstreams.subscribe.event_ids import EventIds
 from eventstreams.subscribe.handover import EXTENSION, DirectWire, Handover
 from eventstreams.subscribe.options import Form
 from eventstreams.subscribe.request import StreamRequest, find_streams, head_beside_id, read_request
+from eventstreams.subscribe.retries import Retries
 from eventstreams.subscribe.start import Start, find_start
 from eventstreams.subscribe.subscription import Subscription
 from eventstreams.subscribe.wire import AsgiWire
@@ -39,8 +39,10 @@ from eventstreams.subscribe.wire import AsgiWire
 SHUTDOWN_GRACE = 30.0
 """Seconds that a response outlives the server's signal: the engine's drain ends it sooner, with a last id."""
 
-COME_BACK = (1000, 10_000)
-"""Milliseconds, at random between the two, after which clients of a stream that has lost a topic come back."""
+WITHOUT_TOPIC = Retries(1.0, 9.0)
+"""When clients of a stream that has lost a topic come back: nothing is restarted."""
+
+KEEP_ALIVE = (b"connection", b"keep-alive")
 
 LOG_PATIENCE = 4.0
 """Seconds in which the log must say where a stream starts: clients give up connecting after six."""
@@ -91,7 +93,7 @@ class StreamEndpoint:
             allowed = {topic for config in configs for topic in (*config.topics, *config.topics_allowed)}
             if any(partition.topic not in allowed for partition in group.shape.partitions):
                 for subscription in list(group.members):
-                    subscription.say_goodbye(random.randint(*COME_BACK))
+                    subscription.say_goodbye(WITHOUT_TOPIC.draw())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -105,14 +107,15 @@ class StreamEndpoint:
             except (TooManyConnections, ServiceUnavailable, LogUnavailable) as exc:
                 held.close()
                 await self._admission.pause_if_hasty(client)
-                answer = refusal(exc, scope, request.headers, browsers_come_back=options.browsers_come_back)
+                retries = self._engine.retries if options.browsers_come_back else None
+                answer = refusal(exc, scope, request.headers, retries)
                 await answer(scope, receive, send)
                 return
             headers = stream_headers(wanted.form, request.headers.get("accept"))
             handover = scope.get("extensions", {}).get(EXTENSION)
             if request.method == "HEAD":
                 # Without a length: that of what GET answers is not known.
-                await send({"type": "http.response.start", "status": 200, "headers": encoded(headers)})
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await send({"type": "http.response.body", "body": b""})
             elif handover is not None:
                 await self._serve_directly(handover, send, headers, wanted, start, place)
@@ -154,7 +157,7 @@ class StreamEndpoint:
         self,
         handover: Handover,
         send: Send,
-        headers: dict[str, str],
+        headers: RawHeaders,
         wanted: StreamRequest,
         start: Start,
         place: Place,
@@ -163,8 +166,8 @@ class StreamEndpoint:
         try:
             handover.before_head()
             if handover.keeps_alive:
-                headers["connection"] = "keep-alive"
-            await send({"type": "http.response.start", "status": 200, "headers": encoded(headers)})
+                headers = [*headers, KEEP_ALIVE]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
         except BaseException:
             self._engine.release(start.cursor)
             raise
@@ -177,7 +180,7 @@ class StreamEndpoint:
         wire.own(_Open(subscription, place, self._engine.metrics))
 
     async def _serve_portably(
-        self, asgi: tuple[Scope, Receive, Send], headers: dict[str, str], wanted: StreamRequest, start: Start
+        self, asgi: tuple[Scope, Receive, Send], headers: RawHeaders, wanted: StreamRequest, start: Start
     ) -> None:
         wire = AsgiWire()
         subscription = self._engine.begin(
@@ -187,12 +190,13 @@ class StreamEndpoint:
             wire.on_lost = subscription.close
             response = EventSourceResponse(
                 wire.chunks(),
-                headers=headers,
                 ping=0,
                 sep="\n",
                 shutdown_event=anyio.Event(),
                 shutdown_grace_period=SHUTDOWN_GRACE,
             )
+            # The library takes no name twice.
+            response.raw_headers = [*headers, KEEP_ALIVE]
             with anyio.CancelScope() as running:
                 # A send that waits for a client that takes nothing ends no other way.
                 wire.on_abort = running.cancel
@@ -218,16 +222,11 @@ class _Open:
             self._metrics.client_dropped("vanished")
 
 
-def encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    """Return headers as ASGI has them."""
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-
-
-def stream_headers(form: Form, accept: str | None) -> dict[str, str]:
+def stream_headers(form: Form, accept: str | None) -> RawHeaders:
     """Return the headers of a stream; the content types are the contract's, to the letter."""
     if form.json_lines:
-        content_type = "application/json; charset=utf-8"
+        content_type = b"application/json; charset=utf-8"
     else:
-        content_type = "text/event-stream" if accept is None else "text/event-stream; charset=utf-8"
+        content_type = b"text/event-stream" if accept is None else b"text/event-stream; charset=utf-8"
     # The last has nginx pass on what comes at once.
-    return {"content-type": content_type, "cache-control": "no-cache", "x-accel-buffering": "no"}
+    return [(b"content-type", content_type), *CACHE_CONTROL, (b"x-accel-buffering", b"no")]

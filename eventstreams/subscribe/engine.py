@@ -19,7 +19,7 @@ from eventstreams.metrics import Metrics
 from eventstreams.positions import Cursor, Next
 from eventstreams.records import TopicPartition
 from eventstreams.subscribe.blocks import BlockCache
-from eventstreams.subscribe.drain import retry_slots, say_goodbye
+from eventstreams.subscribe.drain import say_goodbye
 from eventstreams.subscribe.event_ids import EventIds
 from eventstreams.subscribe.frames import Gap
 from eventstreams.subscribe.group import Chunk, Group, Head, Shape
@@ -30,6 +30,7 @@ from eventstreams.subscribe.recovery import Anew, Recovery
 from eventstreams.subscribe.redaction import Redaction
 from eventstreams.subscribe.rendering import Item, Renderer
 from eventstreams.subscribe.replay import Replay
+from eventstreams.subscribe.retries import Retries
 from eventstreams.subscribe.subscription import Subscription
 from eventstreams.subscribe.tail import Tail
 from eventstreams.subscribe.wire import Wire
@@ -69,7 +70,8 @@ class Engine:
         self.pump = Pump(log, self.tail, metrics, self, self.recovery, grace=options.grace)
         self.closing = False
         self.growth = Growth(self, topics)
-        self._retries: Iterator[int] | None = None
+        self.retries = Retries(options.retry, options.retry_spread)
+        self._slots: Iterator[int] | None = None
         self._renderer = Renderer(redaction, metrics)
         self._heads: dict[tuple[tuple[TopicPartition, ...], bool], Head] = {}
         self._groups: dict[Shape, Group] = {}
@@ -204,9 +206,9 @@ class Engine:
         )
         subscription = Subscription(self, self.group(key, filter_), EventIds(self._with_times(cursor)), wire)
         subscription.start(list(gaps), self._replaced_since(cursor))
-        if self._retries is not None:
+        if self._slots is not None:
             # It was let in just before the drain began.
-            subscription.say_goodbye(next(self._retries))
+            subscription.say_goodbye(next(self._slots))
         return subscription
 
     def group(self, shape: Shape, filter_: Filter | None) -> Group:
@@ -373,8 +375,8 @@ class Engine:
         """End every subscription cleanly within `window` seconds, each with its own time to come back."""
         self._emptied.clear()
         open_ones = self.subscriptions()
-        self._retries = retry_slots(len(open_ones), window)
-        await say_goodbye(open_ones, self._retries, window, self._wait_until_empty)
+        self._slots = self.retries.slots(len(open_ones))
+        await say_goodbye(open_ones, self._slots, window, self._wait_until_empty)
 
     async def _wait_until_empty(self) -> None:
         if self._groups:

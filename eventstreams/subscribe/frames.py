@@ -41,6 +41,14 @@ def named_frame(name: bytes, event_id: bytes | None, body: Mapping[str, object])
     return b"event: " + name + b"\n" + id_line + b"data: " + orjson.dumps(body) + b"\n\n"
 
 
+def retry_line(milliseconds: int) -> bytes:
+    """Return the field that tells when to come back. Belongs to the block that follows; clients take it at once.
+
+    Deliberate: no block of its own. Clients that hand out blocks without data as messages would hand that out too.
+    """
+    return b"retry: %d\n" % milliseconds
+
+
 def http_chunk(body: bytes) -> bytes:
     """Frame a body for chunked transfer coding (RFC 9112 section 7.1)."""
     return b"%x\r\n%b\r\n" % (len(body), body)

@@ -132,7 +132,7 @@ class Group:
 
     def goodbye(self, retry: int, ids: EventIds) -> bytes:
         """Return what a member is told at the end: when to come back (ms), and where it stands."""
-        return b"" if self.shape.json_lines else b"retry: %d\n" % retry + self.position_block(ids.id())
+        return b"" if self.shape.json_lines else frames.retry_line(retry) + self.position_block(ids.id())
 
     def render(self, entries: Sequence[tuple[Item, bytes]]) -> tuple[bytes, bytes | None]:
         """Return the frames of the items that this group sees, and the id of the last one."""

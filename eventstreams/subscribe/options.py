@@ -13,6 +13,9 @@ class EngineOptions:
     block_cache_bytes: int = 64 * 1024 * 1024
     step_cache_bytes: int = 32 * 1024 * 1024
     heartbeat: float = 15.0
+    retry: float = 20.0
+    retry_spread: float = 10.0
+    """How much later than after `retry` the last of those comes back whose streams end together."""
     flush_interval: float = 0.02
     send_timeout: float = 60.0
     grace: float = 30.0

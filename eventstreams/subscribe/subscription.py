@@ -78,7 +78,7 @@ class Subscription:
             body = frames.FIRST_BYTES_JSON
         else:
             self._last_id = self.ids.id()
-            body = frames.FIRST_BYTES_SSE
+            body = frames.FIRST_BYTES_SSE + frames.retry_line(self._engine.retries.draw())
             if gaps:
                 # Before the position, which is past the gap: a client cut in between would never be told.
                 body += frames.named_frame(b"gap", self._last_id, frames.gap_body(gaps))

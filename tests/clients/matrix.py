@@ -50,8 +50,10 @@ CLIENTS = (
     Client("@microsoft/fetch-event-source (npm)", "2.0.1", "node", "fetch_event_source", after_cut=SKIPS, quiet=EMPTY),
     Client("wikimedia-streams (npm)", "3.0.0", "node", "wikimedia_streams", gap=IGNORED, error=IGNORED),
     Client("Node's fetch", "18 or newer", "node", "node_fetch", after_cut=ITS_USER),
-    Client("Chromium's EventSource, same origin", "Debian's", "chromium", "chromium", ("same",)),
-    Client("Chromium's EventSource, another origin", "Debian's", "chromium", "chromium", ("cross",)),
+    Client("Chromium's EventSource, same origin", "Debian's", "chromium", "browser", ("same",)),
+    Client("Chromium's EventSource, another origin", "Debian's", "chromium", "browser", ("cross",)),
+    Client("Firefox's EventSource, same origin", "Debian's", "firefox", "browser", ("same",)),
+    Client("Firefox's EventSource, another origin", "Debian's", "firefox", "browser", ("cross",)),
     Client("okhttp-eventsource (Maven)", "4.1.1", "java", "OkhttpEventsource"),
     Client("r3labs/sse (Go)", "2.10.0", "go", "r3labs", after_cut=TEARS, quiet=EMPTY),
 )

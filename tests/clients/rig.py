@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 from eventstreams.eventlog.embedded.log import EmbeddedLog, open_embedded
 from eventstreams.records import NewRecord, TopicPartition
 from tests.clients.matrix import SHOWN, Client
-from tests.support.processes import GatewayProcess
+from tests.support.processes import GatewayProcess, ended_with_its_own
 
 STREAM = "mediawiki.recentchange"
 """One that wikimedia-streams knows."""
@@ -202,7 +200,7 @@ async def run_all(folder: Path, commands: Mapping[Client, Sequence[str]]) -> dic
         for topic in (STREAM, "another"):
             await log.create_topic(topic)
         await add(log, REPLAYED)
-        settings = ("gateway.heartbeat=0.2", "streams_ttl=0.3")
+        settings = ("gateway.heartbeat=0.2", "gateway.retry=1", "gateway.retry_spread=1", "streams_ttl=0.3")
         gateway = GatewayProcess(f"embedded:{path}", streams, *settings)
         await stack.enter_async_context(gateway.running())
         runs = []
@@ -231,9 +229,9 @@ async def _driver(run: Run, command: Sequence[str], errors: Path, changed: async
         )
     reading = asyncio.create_task(_read(run, process, changed))
     try:
-        yield
+        async with ended_with_its_own(process):
+            yield
     finally:
-        await _end(process)
         await reading
 
 
@@ -243,17 +241,3 @@ async def _read(run: Run, process: asyncio.subprocess.Process, changed: asyncio.
         if line.endswith(b"\n"):  # It may be ended in the middle of what it says.
             run.take(line)
         changed.set()
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a driver in good order, since a browser's has processes of its own; kill what does not go."""
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(10):
-            await process.wait()
-    except TimeoutError:
-        pass
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)

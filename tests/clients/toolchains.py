@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import venv
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from tests.clients.matrix import Client
@@ -78,18 +78,23 @@ def _go() -> Path:
     return fetched("clients-go", sources, fetch)
 
 
-def command_of_chromium(driver: str) -> Sequence[str]:
-    """Return the command of a driver for Chromium. Raises: ToolchainMissing."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BROWSERS = {"chromium": ("chromium", "chromium-browser", "google-chrome"), "firefox": ("firefox-esr", "firefox")}
+"""Names of their programs."""
+
+
+def browser(name: str, driver: str) -> Sequence[str]:
+    """Return the command of a browser's driver. Raises: ToolchainMissing."""
+    path = next(filter(None, map(shutil.which, BROWSERS[name])), None)
     if path is None:
-        raise ToolchainMissing("there is no chromium")
-    return ["env", f"CHROMIUM={path}", "node", str(_node() / f"{driver}.mjs")]
+        raise ToolchainMissing(f"there is no {name}")
+    return ["env", f"BROWSER={name}", f"BROWSER_PATH={path}", "node", str(_node() / f"{driver}.mjs")]
 
 
 TOOLCHAINS: Mapping[str, Callable[[str], Sequence[str]]] = {
     "python": lambda driver: [str(_python()), str(DRIVERS / "python" / f"{driver}_client.py")],
     "node": lambda driver: ["node", str(_node() / f"{driver}.mjs")],
-    "chromium": command_of_chromium,
+    "chromium": partial(browser, "chromium"),
+    "firefox": partial(browser, "firefox"),
     "java": lambda driver: ["java", "-cp", f"{_jars()}/*", str(DRIVERS / "java" / f"{driver}.java")],
     "go": lambda driver: [str(_go() / driver)],
 }

@@ -121,7 +121,7 @@ async def test_replay_from_a_time_comes_as_the_contract_says(gateway: Running) -
         "meta": {"stream": "edits", "topic": "a", "partition": 0, "offset": 1},
     }
     assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert reply.headers["cache-control"] == "no-cache"
+    assert reply.headers.get_list("cache-control") == ["no-cache, no-transform", "no-cache"]
     assert reply.headers["access-control-allow-origin"] == "*"
     assert reply.headers.get_list("connection") == ["keep-alive"]
     assert reply.headers.get_list("x-accel-buffering") == ["no"]
@@ -381,11 +381,12 @@ async def test_while_the_log_is_away_clients_are_told_to_come_back(gateway: Runn
     response = await gateway.http.get("/v2/stream/edits")
     assert (response.status_code, response.json()["type"]) == (503, "log_unavailable")
     assert int(response.headers["retry-after"]) >= 1
-    browser = {"accept": "text/event-stream", "sec-fetch-mode": "cors"}
-    response = await gateway.http.get("/v2/stream/edits", headers=browser)
-    assert response.status_code == 200
-    assert response.text.startswith(":ok\n\nretry: ")
-    assert "event: error\n" in response.text
+    for sign in ({"sec-fetch-mode": "cors"}, {"origin": "https://wiki.example"}, {"user-agent": "Mozilla/5.0 (X11)"}):
+        response = await gateway.http.get("/v2/stream/edits", headers={"accept": "text/event-stream", **sign})
+        assert response.status_code == 200
+        assert response.text.startswith(":ok\n\nretry: ")
+        assert "event: error\n" in response.text
+        assert "no-transform" in response.headers["cache-control"]
     assert (await gateway.http.get("/v2/stream/edits", headers={"Last-Event-ID": "x"})).status_code == 400
     assert gateway.admission.count == 0
     gateway.away.away = False

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import pytest
 
 from eventstreams.errors import UnknownTopic
 from eventstreams.records import TopicPartition
-from eventstreams.subscribe.drain import RETRY_FIRST, retry_slots
 from eventstreams.subscribe.endpoints import GatewayOptions
 from eventstreams.subscribe.options import EngineOptions
+from eventstreams.subscribe.retries import Retries
 from tests.subscribe.test_delivery import PATHS, Client, Gateway, connected, numbers, serving, unchunked
 
 STREAM = "GET /v2/stream/edits HTTP/1.1"
@@ -128,7 +128,7 @@ async def test_error_ends_a_stream_cleanly_after_saying_why(gateway: Gateway) ->
 async def test_idle_stream_gets_heartbeats_of_one_line(gateway: Gateway) -> None:
     async with connected(gateway) as client:
         body = await client.until(b"\n:\n")
-        assert re.search(rb":ok\n\n\r?\n?(\w+\r\n)?id: .*\n\n", body)
+        assert re.search(rb":ok\n\nretry: \d+\nid: .*\n\n", body)
 
 
 async def test_filtered_stretch_moves_the_id_of_an_idle_stream(gateway: Gateway) -> None:
@@ -150,7 +150,22 @@ async def test_streams_without_positions_are_sent_no_blocks_of_ids(gateway: Gate
         body, ended = unchunked(first + await client.rest())
         assert ended
         assert b"id: " not in body
-        assert re.search(rb"retry: \d+\n$", body)
+        # No blank line: their users would be handed an empty message.
+        assert re.fullmatch(rb":ok\n\nretry: \d+\n(:\n)+retry: \d+\n", body)
+
+
+async def test_first_thing_told_is_when_to_come_back_each_client_another_time(tmp_path: Path) -> None:
+    options = EngineOptions(retry=30.0, retry_spread=5.0)
+    async with serving(tmp_path, "direct", options=options) as gateway, AsyncExitStack() as stack:
+        told = []
+        for query in ["", "?positions=event", "?positions=false", "?since=1"] * 5:
+            given = connected(gateway, f"GET /v2/stream/edits{query} HTTP/1.1")
+            client = await stack.enter_async_context(given)
+            async with asyncio.timeout(20):
+                await client.reader.readuntil(b"\n:ok\n\nretry: ")
+                told.append(int(await client.reader.readline()))
+        assert all(30_000 <= retry <= 35_000 for retry in told)
+        assert len(set(told)) > 10
 
 
 @pytest.mark.parametrize(("query", "blocks"), [("", False), ("?positions=true", True)])
@@ -190,9 +205,9 @@ async def test_stream_let_in_while_the_drain_begins_is_ended_too(gateway: Gatewa
         assert re.search(rb"retry: \d+\nid: .*\n\n$", body)
 
 
-def test_each_client_gets_a_slot_of_its_own_across_the_window() -> None:
-    slots = retry_slots(1000, 8.0)
+def test_each_client_of_a_drain_gets_a_time_of_its_own_to_come_back() -> None:
+    slots = Retries(20.0, 8.0).slots(1000)
     given = [next(slots) for _ in range(1000)]
-    assert sorted(given) == [RETRY_FIRST + 8 * n for n in range(1000)]
+    assert sorted(given) == [20_000 + 8 * n for n in range(1000)]
     assert given != sorted(given)
-    assert RETRY_FIRST <= next(slots) <= RETRY_FIRST + 8000
+    assert 20_000 <= next(slots) <= 28_000

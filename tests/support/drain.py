@@ -32,6 +32,7 @@ STALLED = 10
 """Clients among them that take nothing: they hold the drain open to its end."""
 
 LIMIT = 10.0
+FIRST_RETRY = re.compile(rb":ok\n\nretry: (\d+)\n")
 GOODBYE = re.compile(rb"retry: (\d+)\nid: (\[.*\])\n\n$")
 REQUEST = "{} /v2/stream/{} HTTP/1.1\r\nHost: test\r\n{}\r\n"
 BROWSER = "Accept: text/event-stream\r\nOrigin: https://wiki.example\r\n"
@@ -70,6 +71,8 @@ class Ended:
     status: int | None = None
     unclean: list[bytes] = field(default_factory=list)
     """What streams held that did not end as they should."""
+    first_retries: list[int] = field(default_factory=list)
+    """What streams were told at their beginning, and at their end."""
     retries: list[int] = field(default_factory=list)
     refused: bytes = b""
     """The answer to a client that came while the gateway was draining."""
@@ -80,11 +83,13 @@ class Ended:
         """Take down how a stream ended."""
         _, _, body = stream.received.partition(b"\r\n\r\n")
         chunks = ChunkedReader()
-        goodbye = GOODBYE.search(chunks.feed(body))
-        if goodbye is None or not chunks.ended:
+        content = chunks.feed(body)
+        first, goodbye = FIRST_RETRY.match(content), GOODBYE.search(content)
+        if first is None or goodbye is None or not chunks.ended:
             self.unclean.append(stream.received[-300:])
             return
         json.loads(goodbye[2])
+        self.first_retries.append(int(first[1]))
         self.retries.append(int(goodbye[1]))
 
     def __str__(self) -> str:

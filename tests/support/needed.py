@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.clients.toolchains import ToolchainMissing, command_of_chromium
+from tests.clients.toolchains import ToolchainMissing, browser
 
 BROWSER_TIMEOUT = 90.0
 
@@ -25,7 +25,7 @@ def program(name: str, missing: list[str]) -> str:
 def chromium(driver: str, missing: list[str]) -> Sequence[str]:
     """Return the command that runs a driver of Chromium."""
     try:
-        return command_of_chromium(driver)
+        return browser("chromium", driver)
     except ToolchainMissing as exc:
         lacking(str(exc), missing)
 

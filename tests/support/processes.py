@@ -20,6 +20,25 @@ END_TIMEOUT = 30.0
 ADDRESS = re.compile(r"http://([^:/\s]+):(\d+)")
 
 
+@asynccontextmanager
+async def ended_with_its_own(process: asyncio.subprocess.Process, patience: float = 10.0) -> AsyncIterator[None]:
+    """End the leader of a session with the context: by SIGTERM, then it and what it has started by SIGKILL."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(patience):
+                await process.wait()
+        except TimeoutError:
+            pass
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
 class Process:
     """One Python process that says on a line of its output when it is ready."""
 
