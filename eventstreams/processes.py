@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -102,8 +101,8 @@ def _check_streams(settings: Settings, services: Services) -> None:
     if not services.catalog.public_names():
         allowed = "" if settings.allowed_streams is None else f", allowed_streams is {settings.allowed_streams}"
         raise ConfigurationError(
-            f"stream configuration {settings.streams}: expected streams with topics for the gateway, found none in"
-            f" {len(services.catalog.all())}{allowed}"
+            f"stream configuration {', '.join(settings.streams)}: expected streams with topics for the gateway, found"
+            f" none in {len(services.catalog.all())}{allowed}"
         )
 
 
@@ -277,22 +276,15 @@ def _redaction(given: GatewaySettings) -> Redaction | None:
 
 
 def _rule(given: RedactionRule) -> Rule:
-    """Return a rule of the settings. Raises: ConfigurationError for a pattern that is none."""
-    try:
-        return Rule(
-            given.streams,
-            [
-                Condition([c.field] if isinstance(c.field, str) else c.field, c.one_of, by=c.by, compare=c.compare)
-                for c in given.when
-            ],
-            remove=given.remove,
-            empty=given.empty,
-            require=given.require,
-            withhold=given.withhold,
-            last=given.last,
-        )
-    except re.error as exc:
-        raise ConfigurationError(f"setting gateway.redaction: streams {given.streams!r}: {exc}") from exc
+    return Rule(
+        given.streams,
+        [Condition(c.field, c.one_of, by=c.by, compare=c.compare) for c in given.when],
+        remove=given.remove,
+        empty=given.empty,
+        require=given.require,
+        withhold=given.withhold,
+        last=given.last,
+    )
 
 
 @asynccontextmanager
