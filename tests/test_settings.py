@@ -166,8 +166,8 @@ def test_every_mistake_of_a_file_is_told_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings(str(file))
     assert str(caught.value) == (
-        f"setting gateway.port = x: expected a whole number from 0 to 65535 ({file}:2); setting intake.transforms.1 = nope:"
-        f" expected one of defaults, edge_uniques, test_kitchen ({file}:6)"
+        f"setting gateway.port = x: expected a whole number from 0 to 65535 ({file}:2);"
+        f" setting intake.transforms.1 = nope: expected one of defaults, edge_uniques, test_kitchen ({file}:6)"
     )
 
 
