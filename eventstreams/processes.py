@@ -99,10 +99,11 @@ async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = No
 def _check_streams(settings: Settings, services: Services) -> None:
     """Refuse to start a gateway that has nothing to serve; a later reading may have nothing left."""
     if not services.catalog.public_names():
-        allowed = "" if settings.allowed_streams is None else f", allowed_streams is {settings.allowed_streams}"
+        names = settings.allowed_streams
+        allowed = "" if names is None else f", allowed_streams is {', '.join(names) or 'empty'}"
         raise ConfigurationError(
             f"stream configuration {', '.join(settings.streams)}: expected streams with topics for the gateway, found"
-            f" none in {len(services.catalog.all())}{allowed}"
+            f" none in {sum(stream.alias_of is None for stream in services.catalog.all())}{allowed}"
         )
 
 

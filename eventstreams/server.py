@@ -112,8 +112,14 @@ def listen(host: str, port: int, *, patience: float = PATIENCE) -> socket.socket
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except UnicodeError as exc:
+        raise ConfigurationError(
+            f"cannot listen on {host!r} port {port}: expected an address or a host's name"
+        ) from exc
     except OSError as exc:
-        reason = os.strerror(exc.errno) if exc.errno else str(exc)
+        # What the resolver says has numbers of its own.
+        is_name = isinstance(exc, socket.gaierror)
+        reason = "no host of this name is known" if is_name else os.strerror(exc.errno) if exc.errno else str(exc)
         raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}") from exc
     bound_connections(listener, patience)
     return listener

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from annotated_types import Le, MinLen
 from pydantic import AfterValidator, BeforeValidator
@@ -90,6 +91,14 @@ def _is_log(text: str) -> bool:
     return all(one is not None and 0 < int(one[1]) < 65536 for one in brokers)
 
 
+def _is_place(text: str) -> bool:
+    """Whether this is a path, or a URL with a host; a bad port or address is a ValueError."""
+    if not text.startswith(("http://", "https://")):
+        return bool(text.strip())
+    parts = urlsplit(text)
+    return bool(parts.hostname) and parts.port != 0
+
+
 def is_stream_pattern(text: str) -> bool:
     """Whether this stands for many streams: a regular expression between slashes."""
     return len(text) > 2 and text[0] == text[-1] == "/"
@@ -134,5 +143,5 @@ SchemaUriText = Annotated[
     _fits(re.compile(r"/?([A-Za-z0-9_-][A-Za-z0-9_.-]*/)+\d+\.\d+\.\d+#?", re.ASCII).fullmatch),
     Expected("a schema's URI, as in /title/1.0.0"),
 ]
-Place = Annotated[str, _fits(str.strip), Expected("a path or a URL")]
+Place = Annotated[str, _fits(_is_place), Expected("a path or a URL")]
 LogLevel = Literal["debug", "info", "warning", "error"]

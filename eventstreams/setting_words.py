@@ -106,8 +106,13 @@ def shown(value: object) -> str:
         text = value if PLAIN.fullmatch(value) else repr(value)
     else:
         text = json.dumps(value, default=repr)
-    text = USER.sub("//...@", text)
+    text = without_user(text)
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+
+
+def without_user(url: str) -> str:
+    """Return a URL, or a text that holds some, without the names and passwords of users."""
+    return USER.sub("//...@", url)
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

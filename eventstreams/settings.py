@@ -209,7 +209,9 @@ class Settings(BaseModel):
     )
     stream_defaults: dict[str, dict[str, Any]] = Field({}, description="Settings by stream, laid under.")
     stream_overrides: dict[str, dict[str, Any]] = Field({}, description="Settings by stream, laid over.")
-    allowed_streams: list[str] | None = Field(None, description="Streams that the gateway serves; null is all.")
+    allowed_streams: list[str] | None = Field(
+        None, description="Streams that the gateway serves, by name or alias; null is all."
+    )
     schemas: list[Place] = Field(
         ["config/schemas"], description="Schema repositories: directories and base URLs; the first that answers wins."
     )

@@ -12,6 +12,7 @@ from eventstreams.catalog.merge import lay_over
 from eventstreams.catalog.sources import Document, read
 from eventstreams.catalog.streams import StreamCatalog, StreamConfig, TopicSettings
 from eventstreams.errors import ConfigurationError
+from eventstreams.setting_types import pattern
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class CatalogOptions:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Settings by stream name, laid over; streams that are only here are added."""
     allowed: Sequence[str] | None = None
-    """The streams that the gateway serves; None is all."""
+    """The streams that the gateway serves, by their names or aliases; None is all."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Headers for URLs."""
 
@@ -165,8 +166,8 @@ def _is_error(value: Any) -> bool:
 
 
 def _stream(name: str, settings: Mapping[str, Any], options: CatalogOptions) -> StreamConfig:
-    pattern = name.startswith("/")
-    topics = () if pattern else settings.get("topics")
+    is_pattern = name.startswith("/")
+    topics = () if is_pattern else settings.get("topics")
     if topics is None:
         prefixes = settings.get("topic_prefixes") or ("",)
         topics = tuple(prefix + name for prefix in prefixes)
@@ -181,11 +182,16 @@ def _stream(name: str, settings: Mapping[str, Any], options: CatalogOptions) -> 
         schema_title=settings.get("schema_title"),
         settings=settings,
         message_key_fields=settings.get("message_key_fields"),
-        is_public=has_topics and not pattern and (options.allowed is None or name in options.allowed),
+        is_public=has_topics and not is_pattern and _is_allowed(name, settings, options.allowed),
         topic_settings=TopicSettings(
             creation.get("partitions"), creation.get("replication_factor"), creation.get("config", {})
         ),
     )
+
+
+def _is_allowed(name: str, settings: Mapping[str, Any], allowed: Sequence[str] | None) -> bool:
+    """Whether the gateway may serve it: an alias stands for its stream, which is served by all of its names."""
+    return allowed is None or not {name, *_names(settings.get("stream_aliases"))}.isdisjoint(allowed)
 
 
 # -- checking: each yields where, below the stream's entry, and what was expected
@@ -218,9 +224,9 @@ def _bad_pattern(name: str) -> Iterator[tuple[tuple[str, ...], str]]:
         yield (), f"stream {_shown(name)}: expected a pattern between slashes, without flags"
         return
     try:
-        re.compile(name[1:-1])
-    except re.error as exc:
-        yield (), f"stream {_shown(name)}: expected a regular expression: {exc}"
+        pattern(name[1:-1])
+    except ValueError:
+        yield (), f"stream {_shown(name)}: expected a regular expression between slashes"
 
 
 def _is_names(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 import httpx
 import orjson
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from eventstreams.errors import ConfigurationError
+from eventstreams.setting_words import without_user
+from eventstreams.yaml_nodes import MISTAKES, mistake
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 SCHEMES = ("http://", "https://")
+ERRNO = re.compile(r"\[Errno -?\d+\] ")
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 Path_ = tuple[str | int, ...]
@@ -59,7 +62,7 @@ def read(sources: Sequence[str], headers: Mapping[str, str]) -> Iterator[Documen
     """
     for source in sources:
         if source.startswith(SCHEMES):
-            yield _parse(source, _fetch(source, headers))
+            yield _parse(without_user(source), _fetch(source, headers))
             continue
         path = Path(source.removeprefix("file://"))
         files = [path]
@@ -72,10 +75,13 @@ def read(sources: Sequence[str], headers: Mapping[str, str]) -> Iterator[Documen
 def _fetch(url: str, headers: Mapping[str, str]) -> str:
     try:
         response = httpx.get(url, headers=dict(headers), timeout=TIMEOUT, follow_redirects=True, trust_env=False)
-    except httpx.HTTPError as exc:
-        raise ConfigurationError(f"stream configuration {url} cannot be fetched: {exc!r}") from exc
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        reason = ERRNO.sub("", str(exc)) or type(exc).__name__
+        raise ConfigurationError(f"stream configuration {without_user(url)} cannot be fetched: {reason}") from exc
     if response.status_code != 200:
-        raise ConfigurationError(f"stream configuration {url} cannot be fetched: status {response.status_code}")
+        raise ConfigurationError(
+            f"stream configuration {without_user(url)} cannot be fetched: status {response.status_code}"
+        )
     return response.text
 
 
@@ -85,7 +91,9 @@ def _text(file: Path) -> str:
     except OSError as exc:
         raise ConfigurationError(f"stream configuration {file} cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"stream configuration {file} is no YAML or JSON: {exc}") from exc
+        raise ConfigurationError(
+            f"stream configuration {file} is no YAML or JSON: expected UTF-8 from byte {exc.start} on"
+        ) from exc
 
 
 def _parse(name: str, text: str) -> Document:
@@ -95,9 +103,7 @@ def _parse(name: str, text: str) -> Document:
         pass
     try:
         return Document(name, text, YAML(typ="safe", pure=True).load(text))
-    except MarkedYAMLError as exc:
-        mark = exc.problem_mark or exc.context_mark
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise ConfigurationError(f"stream configuration {name}{line} is no YAML or JSON: {exc.problem}") from exc
-    except (YAMLError, ValueError) as exc:
-        raise ConfigurationError(f"stream configuration {name} is no YAML or JSON: {exc}") from exc
+    except MISTAKES as exc:
+        line, words = mistake(exc)
+        where = name if line is None else f"{name}:{line}"
+        raise ConfigurationError(f"stream configuration {where} is no YAML or JSON: {words}") from exc

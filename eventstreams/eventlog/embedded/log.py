@@ -383,7 +383,7 @@ async def open_embedded(path: str, options: EmbeddedOptions | None = None) -> As
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            raise ConfigurationError(f"folder of log file {path} cannot be made: {exc}") from exc
+            raise ConfigurationError(f"folder of log file {path} cannot be made: {exc.strerror}") from exc
     log = EmbeddedLog(path, options or EmbeddedOptions())
     await log.start()
     jobs = [asyncio.create_task(log.watch_others()), asyncio.create_task(log.expire_regularly())]
