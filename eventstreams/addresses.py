@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
 
 from eventstreams.errors import ConfigurationError
+
+ERRNO = re.compile(r"\[Errno -?\d+\] ")
 
 Networks = Sequence[IPv4Network | IPv6Network]
 
@@ -16,6 +20,20 @@ def parse_networks(texts: Sequence[str]) -> Networks:
         return [ip_network(text, strict=False) for text in texts]
     except ValueError as exc:
         raise ConfigurationError(f"trusted_proxies: {exc}") from exc
+
+
+def is_http_url(text: str) -> bool:
+    """Whether this is an http or https URL with a host, to which a path can be added."""
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and not url.query
+    except ValueError:
+        return False
+
+
+def reason(exc: Exception) -> str:
+    """Return why something could not be reached, without the numbers of the system's errors."""
+    return ERRNO.sub("", str(exc)) or type(exc).__name__
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -11,14 +10,12 @@ from collections.abc import Awaitable, Callable
 import click
 
 from eventstreams import logs, processes
-from eventstreams.errors import EventStreamsError
+from eventstreams.command_group import Commands, Number
 from eventstreams.producing import produce
 from eventstreams.runtime import LOOPS
 from eventstreams.settings import Settings, load_settings
 from eventstreams.streams_commands import streams
 from eventstreams.tailing import tail
-
-EXIT_CONFIGURATION = 2
 
 HINTS = """\
 Streams are served at {gateway}, events taken at {intake}. Try, in another terminal:
@@ -35,7 +32,7 @@ config_option = click.option("--config", metavar="FILE", help="Settings file (YA
 set_option = click.option("--set", "assignments", metavar="NAME=VALUE", multiple=True, help="Set one setting.")
 
 
-@click.group()
+@click.group(cls=Commands)
 @click.version_option(package_name="eventstreams")
 def main() -> None:
     """Public server-sent event streams over an event log, with validated intake."""
@@ -89,7 +86,7 @@ def worker_command(name: str, config: str | None, assignments: tuple[str, ...], 
 @main.command()
 @config_option
 @set_option
-@click.option("--rate", default=5.0, type=click.FloatRange(min=0.01, max=1000), help="Demo events per second.")
+@click.option("--rate", default=5.0, show_default=True, type=Number(0.01, 1000), help="Demo events per second.")
 def dev(config: str | None, assignments: tuple[str, ...], rate: float) -> None:
     """Serve gateway and intake with demo traffic, on the embedded log.
 
@@ -112,7 +109,7 @@ def _serve(name: str, config: str | None, assignments: tuple[str, ...], workers:
         return
     given = ["--config", config] if config else []
     flags = [part for assignment in assignments for part in ("--set", assignment)]
-    arguments = ["-c", "from eventstreams.cli import main; main()", "worker", name, *given, *flags]
+    arguments = ["-m", "eventstreams", "worker", name, *given, *flags]
     _run(config, assignments, lambda settings: processes.supervise(name, settings, workers, arguments, ready))
 
 
@@ -135,10 +132,6 @@ def _run(
         logs.set_up(settings.log_level or log_level)
         return await job(settings)
 
-    try:
-        # uvicorn raises the signal that it has caught once more, after its own end: it is obeyed already.
-        with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=loop) as runner:
-            sys.exit(runner.run(run()))
-    except EventStreamsError as exc:
-        click.echo(f"eventstreams: {exc}", err=True)
-        sys.exit(EXIT_CONFIGURATION)
+    # uvicorn raises the signal that it has caught once more, after its own end.
+    with asyncio.Runner(loop_factory=loop) as runner:
+        sys.exit(runner.run(run()))

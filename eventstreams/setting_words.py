@@ -128,6 +128,16 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return ends[0] if len(ends) == 1 else None
 
 
+def similar(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of these names that this may be a misspelling of: much alike, or a whole part of it."""
+    known = {_bare(one): one for one in names}
+    found = difflib.get_close_matches(_bare(name), known, 1, 0.8)
+    if found:
+        return known[found[0]]
+    parts = [one for one in known.values() if name.lower() in one.split("_")]
+    return parts[0] if len(parts) == 1 else None
+
+
 def _bare(name: str) -> str:
     return re.sub(r"[^a-z0-9.]", "", name.lower())
 

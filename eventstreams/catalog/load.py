@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -49,12 +49,21 @@ class Problem(NamedTuple):
         return f"{self.source}:{self.line}: {self.message}"
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """A stream's settings as one document gives them, and where."""
 
     document: Document
     path: tuple[str | int, ...]
     settings: Any
+
+    def problem(self, path: Sequence[str], words: str) -> Problem:
+        """Return what is wrong at a path below this, with its line."""
+        line = self.document.line((*self.path, *path)) if self.document.text else 1
+        return Problem(self.document.name, line, words)
+
+
+Review = Callable[[str, Any], Iterable[tuple[Sequence[str], str]]]
+"""What else is told of a stream's settings: where, below its entry, and in which words."""
 
 
 def load_catalog(sources: str | Sequence[str], options: CatalogOptions | None = None) -> StreamCatalog:
@@ -82,8 +91,29 @@ def check(sources: str | Sequence[str], options: CatalogOptions) -> tuple[Sequen
 
     Raises: ConfigurationError where a source cannot be read, or holds no streams at all.
     """
+    return judged(gather(sources, options), options)
+
+
+def judged(
+    entries: Mapping[str, Entry], options: CatalogOptions, review: Review | None = None
+) -> tuple[Sequence[StreamConfig], Sequence[Problem]]:
+    """Return the usable streams, and all that is wrong with the others; also what a review finds with any."""
+    found: dict[str, StreamConfig] = {}
+    problems: list[Problem] = []
+    for name, entry in entries.items():
+        wrong = [entry.problem(path, words) for path, words in _problems(name, entry.settings)]
+        problems += wrong
+        if not wrong:
+            found[name] = _stream(name, entry.settings, options)
+        if review is not None:
+            problems += [entry.problem(path, words) for path, words in review(name, entry.settings)]
+    return [*found.values(), *_aliases(found.values())], problems
+
+
+def gather(sources: str | Sequence[str], options: CatalogOptions) -> Mapping[str, Entry]:
+    """Return the settings of each stream as sources and layers have them. Blocking. Raises: as `check`."""
     named = [sources] if isinstance(sources, str) else list(sources)
-    entries: dict[str, _Entry] = {}
+    entries: dict[str, Entry] = {}
     for document in read(named, options.headers):
         entries |= _entries(document, options)
     if not entries and not options.defaults:
@@ -91,18 +121,8 @@ def check(sources: str | Sequence[str], options: CatalogOptions) -> tuple[Sequen
     for origin, layer in (("stream_defaults", options.defaults), ("stream_overrides", options.overrides)):
         for name, settings in layer.items():
             over = options.overrides.get(name, {})
-            entries.setdefault(name, _Entry(Document(origin, "", None), (), lay_over(settings, over)))
-    found: dict[str, StreamConfig] = {}
-    problems: list[Problem] = []
-    for name, entry in entries.items():
-        wrong = [
-            Problem(entry.document.name, entry.document.line((*entry.path, *path)) if entry.document.text else 1, words)
-            for path, words in _problems(name, entry.settings)
-        ]
-        problems += wrong
-        if not wrong:
-            found[name] = _stream(name, entry.settings, options)
-    return [*found.values(), *_aliases(found.values())], problems
+            entries.setdefault(name, Entry(Document(origin, "", None), (), lay_over(settings, over)))
+    return entries
 
 
 def _aliases(streams: Iterable[StreamConfig]) -> Iterator[StreamConfig]:
@@ -112,7 +132,7 @@ def _aliases(streams: Iterable[StreamConfig]) -> Iterator[StreamConfig]:
             yield replace(stream, name=alias, description=note, alias_of=stream.name)
 
 
-def _entries(document: Document, options: CatalogOptions) -> dict[str, _Entry]:
+def _entries(document: Document, options: CatalogOptions) -> dict[str, Entry]:
     content, path, defaults = _streams_of(document, options.object_path)
     if isinstance(content, dict):
         items: Iterator[tuple[str | int, Any]] = iter(content.items())
@@ -123,7 +143,7 @@ def _entries(document: Document, options: CatalogOptions) -> dict[str, _Entry]:
         raise ConfigurationError(
             f"stream configuration {document.name}: expected streams by name in {where}, found {_shown(content)}"
         )
-    found: dict[str, _Entry] = {}
+    found: dict[str, Entry] = {}
     for key, own in items:
         # An item of a list carries its name; PHP's lists come as maps whose keys are numbers.
         numbered = str(key).isdecimal() and isinstance(own, dict)
@@ -132,7 +152,7 @@ def _entries(document: Document, options: CatalogOptions) -> dict[str, _Entry]:
         if isinstance(settings, dict):
             settings = lay_over(options.defaults.get(str(name), {}), settings)
             settings = lay_over(settings, options.overrides.get(str(name), {}))
-        found[str(name)] = _Entry(document, (*path, key), settings)
+        found[str(name)] = Entry(document, (*path, key), settings)
     return found
 
 

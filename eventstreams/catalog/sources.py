@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ import orjson
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
+from eventstreams.addresses import reason
 from eventstreams.errors import ConfigurationError
 from eventstreams.setting_words import without_user
 from eventstreams.yaml_nodes import MISTAKES, mistake
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 SCHEMES = ("http://", "https://")
-ERRNO = re.compile(r"\[Errno -?\d+\] ")
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 Path_ = tuple[str | int, ...]
@@ -36,7 +36,7 @@ class Document:
     def line(self, path: Sequence[str | int]) -> int:
         """Return the line (from 1) of what stands at `path`, or of the nearest above it."""
         # JSON is YAML: one parser tells the lines of both, slowly, and only when there is something to tell.
-        node = YAML(pure=True).compose(self.text)
+        node = _composed(self.text)
         line = 1
         for step in path:
             found = _step(node, step)
@@ -45,6 +45,12 @@ class Document:
             mark, node = found
             line = mark.line + 1
         return line
+
+
+@lru_cache(maxsize=2)
+def _composed(text: str) -> Any:
+    """Return the nodes of a text; made once for all that is told of it: a large one takes seconds."""
+    return YAML(pure=True).compose(text)
 
 
 def _step(node: Any, step: str | int) -> tuple[Any, Any] | None:
@@ -76,8 +82,7 @@ def _fetch(url: str, headers: Mapping[str, str]) -> str:
     try:
         response = httpx.get(url, headers=dict(headers), timeout=TIMEOUT, follow_redirects=True, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        reason = ERRNO.sub("", str(exc)) or type(exc).__name__
-        raise ConfigurationError(f"stream configuration {without_user(url)} cannot be fetched: {reason}") from exc
+        raise ConfigurationError(f"stream configuration {without_user(url)} cannot be fetched: {reason(exc)}") from exc
     if response.status_code != 200:
         raise ConfigurationError(
             f"stream configuration {without_user(url)} cannot be fetched: status {response.status_code}"
