@@ -132,6 +132,5 @@ def _run(
         logs.set_up(settings.log_level or log_level)
         return await job(settings)
 
-    # uvicorn raises the signal that it has caught once more, after its own end.
     with asyncio.Runner(loop_factory=loop) as runner:
         sys.exit(runner.run(run()))

@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from eventstreams.errors import ConfigurationError, EventStreamsError
+from eventstreams.server import EXIT_INTERRUPTED
 from eventstreams.setting_types import seconds
 
 EXIT_CONFIGURATION = 2
-EXIT_INTERRUPTED = 130
 
 
 class Commands(click.Group):
@@ -50,7 +50,7 @@ class Number(click.ParamType):  # type: ignore[type-arg]
             number = math.nan
         if not self._least <= number <= self._most:
             kind = "seconds, or a time such as 5m," if self._times else "a number"
-            self.fail(f"{value!r}: expected {kind} from {self._least:g} to {self._most:g}", param, ctx)
+            self.fail(f"{value!r}: expected {kind} from {self._least:.15g} to {self._most:.15g}", param, ctx)
         return number
 
 

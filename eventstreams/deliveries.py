@@ -85,12 +85,12 @@ class Delivery:
         return None
 
     def _note_whole(self, numbers: Sequence[int], status: int, items: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:
-        said = _message(items[0][1]) if items else _phrase(status)
+        said = _message(items[0][1]) if items else f"{_phrase(status)}, without outcomes"
         self.last = f"{status} {said}"
         if status in FOR_NOW:
             return False
         if not items and status not in TOLD_BY_INTAKE:
-            raise NoIntake(f"what answers there is no intake: it said {self.last}")
+            raise NoIntake(f"expected an intake, which does not answer {status} {_phrase(status)}")
         if status != TOO_LARGE or len(numbers) != 1:
             raise ProducerError(f"intake answered {self.last}")
         self._refuse(numbers[0], "error", {"context": {"message": said}})
@@ -159,9 +159,9 @@ def _items(content: bytes) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _phrase(status: int) -> str:
     try:
-        return HTTPStatus(status).phrase + ", and no outcomes"
+        return HTTPStatus(status).phrase
     except ValueError:
-        return "and no outcomes"
+        return "(a status without a name)"
 
 
 def _is_of_intake(content: bytes) -> bool:

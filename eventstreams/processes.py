@@ -72,8 +72,8 @@ class Taking(NamedTuple):
     spool: Spool | None
 
 
-async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:
-    """Serve the gateway until a signal; calls `ready` with its URL.
+async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> int:
+    """Serve the gateway until a signal; calls `ready` with its URL. Returns the exit status.
 
     Raises: ConfigurationError; LogUnavailable or LogRefused for a log that was waited for in vain.
     """
@@ -94,6 +94,7 @@ async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = No
         failure = await serve_while_reaching(server, listener, services.log, settings.log_wait, reached)
     if failure is not None:
         raise failure
+    return server.exit_status
 
 
 def _check_streams(settings: Settings, services: Services) -> None:
@@ -107,8 +108,8 @@ def _check_streams(settings: Settings, services: Services) -> None:
         )
 
 
-async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:
-    """Serve intake until a signal; calls `ready` with its URL. Raises: as `gateway`."""
+async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> int:
+    """Serve intake until a signal; calls `ready` with its URL. Returns and raises as `gateway`."""
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(sockets.main if sockets else intake_listener(settings)))
         admin = stack.enter_context(
@@ -128,10 +129,11 @@ async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = Non
         failure = await serve_while_reaching(server, listener, services.log, wait, reached)
     if failure is not None:
         raise failure
+    return server.exit_status
 
 
-async def dev(settings: Settings, rate: float, ready: Ready) -> None:
-    """Serve both with demo traffic until a signal; calls `ready` with both URLs. Raises: ConfigurationError."""
+async def dev(settings: Settings, rate: float, ready: Ready) -> int:
+    """Serve both with demo traffic until a signal; calls `ready` with both URLs. Returns and raises as `gateway`."""
     async with AsyncExitStack() as stack:
         at_gateway = stack.enter_context(contextlib.closing(gateway_listener(settings)))
         at_intake = stack.enter_context(contextlib.closing(intake_listener(settings)))
@@ -144,7 +146,9 @@ async def dev(settings: Settings, rate: float, ready: Ready) -> None:
         await stack.enter_async_context(beside(taking.app, at_intake))
         await stack.enter_async_context(_demo(services, rate, url_of(at_intake)))
         ready(url_of(at_gateway), url_of(at_intake))
-        await DrainingServer(uvicorn_config(app), drain).serve([at_gateway])
+        server = DrainingServer(uvicorn_config(app), drain)
+        await server.serve([at_gateway])
+    return server.exit_status
 
 
 SERVICES = {"serve": gateway, "intake": intake}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from math import ceil
@@ -17,6 +18,7 @@ from eventstreams.errors import ConfigurationError
 from eventstreams.subscribe.handover import http_protocol
 
 BACKLOG = 4096
+EXIT_INTERRUPTED = 130
 
 SEND_BUFFER = 128 * 1024
 """Bytes that the kernel takes for one connection (it counts double, for its own): left alone it takes up to 4 MB for
@@ -39,9 +41,13 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._drain = drain
         self._draining: asyncio.Task[None] | None = None
+        self.exit_status = 0
+        """130 once Ctrl-C was what ended it."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note a signal; the second one gives the drain up."""
+        if sig == signal.SIGINT:
+            self.exit_status = EXIT_INTERRUPTED
         if self.should_exit:
             self.force_exit = True
             if self._draining is not None:
@@ -109,17 +115,16 @@ def url_of(listener: socket.socket) -> str:
 
 def listen(host: str, port: int, *, patience: float = PATIENCE) -> socket.socket:
     """Return a listening socket. Raises: ConfigurationError, when the port is taken for instance."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # Asked apart: the numbers of the resolver's errors are not those of the system.
+        socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as exc:
+        raise ConfigurationError(f"cannot listen on {host} port {port}: no host of this name is known") from exc
+    try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except UnicodeError as exc:
-        raise ConfigurationError(
-            f"cannot listen on {host!r} port {port}: expected an address or a host's name"
-        ) from exc
     except OSError as exc:
-        # What the resolver says has numbers of its own.
-        is_name = isinstance(exc, socket.gaierror)
-        reason = "no host of this name is known" if is_name else os.strerror(exc.errno) if exc.errno else str(exc)
+        reason = os.strerror(exc.errno) if exc.errno else str(exc)
         raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}") from exc
     bound_connections(listener, patience)
     return listener

@@ -117,6 +117,7 @@ Count = Annotated[int, Le(10**9)]
 Bytes = Annotated[int, Le(2**50)]
 HeaderValue = Annotated[str, _fits(_is_header), Expected("a header's value, in one line of characters up to U+00FF")]
 HeaderName = Annotated[str, _fits(HEADER_NAME.fullmatch), Expected("a header's name")]
+Host = Annotated[str, _fits(re.compile(r"[^\s/]+").fullmatch), Expected("an address or a host's name")]
 Network = Annotated[str, _fits(_is_network), Expected("an address or a network such as 10.0.0.0/8")]
 Regex = Annotated[str, _fits(pattern), Expected("a regular expression")]
 StreamOrPattern = Annotated[

@@ -17,6 +17,7 @@ from eventstreams.setting_types import (
     FieldPaths,
     HeaderName,
     HeaderValue,
+    Host,
     Log,
     LogLevel,
     Network,
@@ -72,7 +73,7 @@ class GatewaySettings(BaseModel):
 
     model_config = STRICT
 
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    host: Host = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
     port: int = Field(8092, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     connections_per_client: Count = Field(0, ge=0, description="Streams that one client may have open; 0 is no limit.")
     connections: Count = Field(0, ge=0, description="Streams that may be open in all; 0 is no limit.")
@@ -114,7 +115,7 @@ class IntakeSettings(BaseModel):
 
     model_config = STRICT
 
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    host: Host = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
     port: int = Field(8192, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     service: str = Field("eventstreams-intake", description="Name of the service, in metrics and `/_info`.")
     user_agent: str = Field("eventstreams-intake", description="`emitter_id` of error events.")
@@ -173,7 +174,7 @@ class AdminSettings(BaseModel):
 
     model_config = STRICT
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: Host = Field("127.0.0.1", description="Address to listen on.")
     port: int | None = Field(None, ge=0, le=65535, description="Port; 8093 for gateway and dev, 8193 for intake.")
 
 

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from eventstreams.asgi import AdminApp
 from eventstreams.errors import ConfigurationError, ServiceUnavailable
 from eventstreams.metrics import WorkerMetrics
-from eventstreams.server import beside, listen
+from eventstreams.server import EXIT_INTERRUPTED, beside, listen
 
 logger = logging.getLogger(__name__)
 
@@ -133,15 +133,18 @@ class Supervisor:
         self._stop_timeout = stop_timeout
         self._stopping = asyncio.Event()
         self._kill: asyncio.TimerHandle | None = None
+        self._is_interrupted = False
 
     async def run(self, admin: socket.socket, ready: Callable[[], None]) -> int:
-        """Run until a signal; calls `ready` when all workers are. Returns 0 when all ended in good order.
+        """Run until a signal; calls `ready` when all workers are.
+
+        Returns the exit status: 0 when all ended in good order, 130 when that was for Ctrl-C.
 
         Raises: ConfigurationError, when a worker could not start at all.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled)
+            loop.add_signal_handler(number, self._signalled, number)
         try:
             async with (
                 httpx.AsyncClient(timeout=SCRAPE_TIMEOUT, trust_env=False) as http,
@@ -163,16 +166,17 @@ class Supervisor:
             await asyncio.gather(saying, *jobs, return_exceptions=True)
             if self._kill is not None:
                 self._kill.cancel()
-        return 1 if any(statuses) else 0
+        return 1 if any(statuses) else EXIT_INTERRUPTED if self._is_interrupted else 0
 
     async def _say_ready(self, ready: Callable[[], None]) -> None:
         for worker in self._workers:
             await worker.ready.wait()
         ready()
 
-    def _signalled(self) -> None:
+    def _signalled(self, number: signal.Signals) -> None:
         """The first signal drains; the second ends at once."""
         if not self._stopping.is_set():
+            self._is_interrupted = number == signal.SIGINT
             self._stopping.set()
             self._tell(signal.SIGTERM)
             loop = asyncio.get_running_loop()
