@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import click
 
 from eventstreams import logs, processes
-from eventstreams.command_group import Commands, Number
+from eventstreams.command_group import Commands, Number, config_option, set_option
 from eventstreams.producing import produce
 from eventstreams.runtime import LOOPS
 from eventstreams.settings import Settings, load_settings
@@ -27,9 +27,6 @@ Streams are served at {gateway}, events taken at {intake}. Try, in another termi
     '{{"$schema":"/test/event/1.0.0","meta":{{"stream":"test.event"}},"test":"hello"}}'
 
 Ctrl-C stops it."""
-
-config_option = click.option("--config", metavar="FILE", help="Settings file (YAML).")
-set_option = click.option("--set", "assignments", metavar="NAME=VALUE", multiple=True, help="Set one setting.")
 
 
 @click.group(cls=Commands)
@@ -86,7 +83,9 @@ def worker_command(name: str, config: str | None, assignments: tuple[str, ...], 
 @main.command()
 @config_option
 @set_option
-@click.option("--rate", default=5.0, show_default=True, type=Number(0.01, 1000), help="Demo events per second.")
+@click.option(
+    "--rate", default=5.0, show_default=True, type=Number(0.01, 1000), help="Demo events a second: 0.01 to 1000."
+)
 def dev(config: str | None, assignments: tuple[str, ...], rate: float) -> None:
     """Serve gateway and intake with demo traffic, on the embedded log.
 

@@ -1,4 +1,4 @@
-"""What all commands have in common: how they end, and the options with ranges that click does not know."""
+"""What commands have in common: how they end, and their options for settings, numbers and files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ from eventstreams.server import EXIT_INTERRUPTED
 from eventstreams.setting_types import seconds
 
 EXIT_CONFIGURATION = 2
+
+config_option = click.option("--config", metavar="FILE", help="Settings file (YAML).")
+set_option = click.option(
+    "--set",
+    "assignments",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Set one setting, over environment and file; repeatable.",
+)
 
 
 class Commands(click.Group):

@@ -60,7 +60,7 @@ _path = click.Path(dir_okay=False, path_type=Path)
     default=60.0,
     show_default=True,
     type=Number(0, 1e6, times=True),
-    help="Seconds to try a batch that is not taken.",
+    help="Seconds to try a batch that is not taken, or a time such as 5m.",
 )
 @click.option("--progress", type=_path, help="Note there what is settled; a later run of the same goes on from it.")
 @click.option("--rejected", type=_path, help="Append what was refused, with line and reason, as JSON lines.")

@@ -12,7 +12,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from eventstreams.errors import ConfigurationError
 from eventstreams.setting_words import Wanted, is_secret, nearest, shown
 from eventstreams.settings_given import Source, named
-from eventstreams.yaml_nodes import MISTAKES, compose, name, plain, scalar, text
+from eventstreams.yaml_nodes import MISTAKES, TAG, compose, name, plain, scalar, text
 
 Steps = tuple[str | int, ...]
 
@@ -39,7 +39,7 @@ class Value:
 
     def read(self, node: Node) -> Any:
         """Return what a node means. Raises: ConfigurationError."""
-        self._places[self._path] = self._source.at(node)
+        self._begin(node)
         wanted = self._wanted
         if isinstance(node, ScalarNode) and wanted.nullable and (node.value in NULLS or not node.value.strip()):
             return None
@@ -60,9 +60,15 @@ class Value:
 
     def read_property(self, node: Node) -> Any:
         """Return a text, or the map of `{file: PATH}`: that is read when it is used. Raises: ConfigurationError."""
-        self._places[self._path] = self._source.at(node)
+        self._begin(node)
         path = self._file(node)
         return self._own_text(node, lines=True) if path is None else {"file": path}
+
+    def _begin(self, node: Node) -> None:
+        self._places[self._path] = self._source.at(node)
+        if not (node.tag or "").startswith(TAG):
+            # Of tags that YAML does not have, `!secret` for one, nobody here knows the meaning.
+            raise self._unfit(node)
 
     def _inner(self, step: str | int) -> Value:
         inner = self._wanted.inner(step)

@@ -14,6 +14,7 @@ import httpx
 from eventstreams.catalog.load import check, gather, judged, load_streams
 from eventstreams.catalog.review import review, titles_without_schema, unknown_names
 from eventstreams.catalog.streams import StreamConfig, TopicSettings, topics_to_make
+from eventstreams.command_group import config_option, set_option
 from eventstreams.errors import EventStreamsError
 from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.eventlog.kafka.admin import Plan, TopicsAdmin, WantedTopic, plan
@@ -23,9 +24,6 @@ from eventstreams.services import SCHEMA_TIMEOUT, catalog_options, schema_reposi
 from eventstreams.settings import Settings, load_settings
 
 EXIT_PROBLEMS = 1
-
-config_option = click.option("--config", metavar="FILE", help="Settings file (YAML).")
-set_option = click.option("--set", "assignments", metavar="NAME=VALUE", multiple=True, help="Set one setting.")
 
 
 @click.group()

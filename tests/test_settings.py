@@ -43,6 +43,7 @@ def test_assignments_go_before_the_environment_and_that_before_the_file(
     ("text", "message"),
     [
         ("gateway: {prot: 1}", r"setting gateway\.prot: there is no such setting"),
+        ("gateway: {port: !env PORT}", r"setting gateway\.port = PORT: expected a whole number from 0 to 65535"),
         ("gateway: {port: 70000}", r"setting gateway\.port = 70000: expected a whole number from 0 to 65535 \(.*:1\)"),
         ("[1]", "expected settings by name, found \\[1\\]"),
         ("a: {", "is no YAML"),
