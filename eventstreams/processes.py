@@ -281,15 +281,8 @@ def _redaction(given: GatewaySettings) -> Redaction | None:
 
 
 def _rule(given: RedactionRule) -> Rule:
-    return Rule(
-        given.streams,
-        [Condition(c.field, c.one_of, by=c.by, compare=c.compare) for c in given.when],
-        remove=given.remove,
-        empty=given.empty,
-        require=given.require,
-        withhold=given.withhold,
-        last=given.last,
-    )
+    conditions = [Condition(c.field, c.one_of, by=c.by, compare=c.compare) for c in given.when]
+    return Rule(given.streams, conditions, **given.model_dump(exclude={"streams", "when"}))
 
 
 @asynccontextmanager
