@@ -20,6 +20,7 @@ from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.eventlog.kafka.admin import Plan, TopicsAdmin, WantedTopic, plan
 from eventstreams.eventlog.kafka.options import record_bytes
 from eventstreams.eventlog.open import kafka_servers, open_log
+from eventstreams.schemas.repository import SchemaRepository
 from eventstreams.services import SCHEMA_TIMEOUT, catalog_options, schema_repository
 from eventstreams.settings import Settings, load_settings
 
@@ -78,8 +79,10 @@ def check_command(config: str | None, assignments: tuple[str, ...]) -> None:
     Example: eventstreams streams check --set streams=config/streams.yaml
     """
     settings = load_settings(config, assignments)
+    http = httpx.AsyncClient(timeout=SCHEMA_TIMEOUT, trust_env=False)
+    repository = schema_repository(settings.schemas, http)
     with _told():
-        found, problems = asyncio.run(_review(settings))
+        found, problems = asyncio.run(_review(settings, http, repository))
     for problem in problems:
         click.echo(problem, err=True)
     click.echo(f"{_count(found)}, {len(problems) or 'nothing'} wrong")
@@ -87,14 +90,16 @@ def check_command(config: str | None, assignments: tuple[str, ...]) -> None:
         sys.exit(EXIT_PROBLEMS)
 
 
-async def _review(settings: Settings) -> tuple[Sequence[StreamConfig], Sequence[str]]:
+async def _review(
+    settings: Settings, http: httpx.AsyncClient, repository: SchemaRepository
+) -> tuple[Sequence[StreamConfig], Sequence[str]]:
     """Return the usable streams, and what is wrong with these or others."""
     options = catalog_options(settings)
     entries = gather(settings.streams, options)
     found, problems = judged(entries, options, review)
-    async with httpx.AsyncClient(timeout=SCHEMA_TIMEOUT, trust_env=False) as http:
+    async with http:
         titles = [stream.schema_title for stream in found if stream.schema_title and stream.alias_of is None]
-        missing = await titles_without_schema(titles, schema_repository(settings.schemas, http))
+        missing = await titles_without_schema(titles, repository)
     problems = [
         *problems,
         *(

@@ -33,6 +33,7 @@ from tests.test_cli import FREE_PORTS, GOOD, MEMORY, ROOT, run, start, urls_of
         (["intake", "--set", "intake.spool=/proc/nowhere"], "spool /proc/nowhere cannot be used: No such file"),
         (["serve", "--set", "streams=http://127.0.0.1:1/"], "cannot be fetched: Connection refused"),
         (["dev", "--set", "gateway.nosuch=1"], "setting gateway.nosuch: there is no such setting (--set)"),
+        (["streams", "check", "--set", "schemas=/no/such"], "schemas '/no/such': expected a directory or a base URL"),
         (["streams", "list", "--set", "x"], "--set x: expected NAME=VALUE"),
     ],
 )
