@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -176,6 +176,7 @@ def assert_same_from_everywhere(name: str, value: Any) -> None:
     assert outcome(lambda: from_assignments([f"{name}={text}"])) == expected, text
 
 
+@settings(deadline=None)
 @given(st.sampled_from([*NAMES, *ENTRIES]), TEXTS)
 def test_text_means_the_same_from_file_environment_and_assignment(name: str, text: str) -> None:
     assert_same_from_everywhere(name, text)
@@ -200,6 +201,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from([*NAMES, *ENTRIES]), VALUES)
 def test_value_written_as_json_means_the_same_from_everywhere(name: str, value: Any) -> None:
     # A text may begin with a bracket, `[::1]` for one: only the file can tell it from a list.
@@ -207,6 +209,7 @@ def test_value_written_as_json_means_the_same_from_everywhere(name: str, value: 
     assert_same_from_everywhere(name, value)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40) | st.from_regex(r"([a-z]+: ?[-\[\]{}&*!|>#%@`\"', a-z0-9]{0,12}\n?){0,4}", fullmatch=True))
 def test_any_settings_file_is_read_or_refused_in_one_line(text: str) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8", errors="surrogatepass") as file:

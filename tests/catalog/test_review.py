@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstreams.catalog.load import CHECKS, CatalogOptions, gather, judged
@@ -79,6 +79,7 @@ VALUES = st.recursive(
 PATHS = [*((key,) for key in CHECKS), *TYPES]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["x", "/x/", "a b"]), st.sampled_from(PATHS), VALUES, st.sampled_from(["own", "under", "over"]))
 def test_every_setting_of_a_wrong_type_gets_a_sentence(
     name: str, path: tuple[str, ...], value: Any, layer: str
