@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -16,6 +17,8 @@ UNIX: Literal["unix"] = "unix"
 """Stands for the other end of a unix socket, as a peer and among trusted proxies: it has no address."""
 
 Networks = Sequence[IPv4Network | IPv6Network | Literal["unix"]]
+
+ERRNO = re.compile(r"\[Errno -?\d+\] ")
 
 WITH_PORT = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
 LONGEST = 64
@@ -37,6 +40,20 @@ def peer_of(scope: Scope) -> str:
         return str(client[0])
     # Deliberate: not told from the client's absence alone, which a TCP connection that was just reset shows as well.
     return UNIX if server and server[1] is None else ""
+
+
+def is_http_url(text: str) -> bool:
+    """Whether this is an http or https URL with a host, to which a path can be added."""
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and not url.query
+    except ValueError:
+        return False
+
+
+def reason(exc: Exception) -> str:
+    """Return why something could not be reached, without the numbers of the system's errors."""
+    return ERRNO.sub("", str(exc)) or type(exc).__name__
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import sys
@@ -14,27 +13,19 @@ from functools import partial
 import click
 
 from eventstreams import logs, processes, startup
+from eventstreams.command_group import Commands, Number, config_option, set_option
 from eventstreams.demo.sample import with_demo
-from eventstreams.errors import EventStreamsError
 from eventstreams.init_command import init
 from eventstreams.listening import Listening, Sockets
 from eventstreams.producing import produce
 from eventstreams.runtime import LOOPS
 from eventstreams.settings import Settings, load_settings
-from eventstreams.settings_file import settings_file
 from eventstreams.startup import Started, lines
 from eventstreams.streams_commands import streams
 from eventstreams.tailing import tail
 
-EXIT_CONFIGURATION = 2
 
-config_option = click.option(
-    "--config", metavar="FILE", default=settings_file, help="Settings file (YAML); eventstreams.yaml where it is here."
-)
-set_option = click.option("--set", "assignments", metavar="NAME=VALUE", multiple=True, help="Set one setting.")
-
-
-@click.group()
+@click.group(cls=Commands)
 @click.version_option(package_name="eventstreams")
 def main() -> None:
     """Public server-sent event streams over an event log, with validated intake."""
@@ -90,7 +81,9 @@ def worker_command(name: str, config: str | None, assignments: tuple[str, ...], 
 @main.command()
 @config_option
 @set_option
-@click.option("--rate", default=5.0, type=click.FloatRange(min=0.01, max=1000), help="Demo events per second.")
+@click.option(
+    "--rate", default=5.0, show_default=True, type=Number(0.01, 1000), help="Demo events a second: 0.01 to 1000."
+)
 def dev(config: str | None, assignments: tuple[str, ...], rate: float) -> None:
     """Serve gateway and intake with demo traffic, on the embedded log.
 
@@ -101,7 +94,7 @@ def dev(config: str | None, assignments: tuple[str, ...], rate: float) -> None:
         _tell(config, told)
         click.echo(hints)
 
-    def job(settings: Settings) -> Awaitable[None]:
+    def job(settings: Settings) -> Awaitable[int]:
         return processes.dev(with_demo(settings, config), rate, ready)
 
     _run(config, assignments, job, log_level="warning")
@@ -116,7 +109,7 @@ def _serve(name: str, config: str | None, assignments: tuple[str, ...], workers:
         return
     given = ["--config", config] if config else []
     flags = [part for assignment in assignments for part in ("--set", assignment)]
-    arguments = ["-c", "from eventstreams.cli import main; main()", "worker", name, *given, *flags]
+    arguments = ["-m", "eventstreams", "worker", name, *given, *flags]
     _run(config, assignments, lambda settings: processes.supervise(name, settings, workers, arguments, ready))
 
 
@@ -147,10 +140,5 @@ def _run(
             startup.logger.setLevel(logging.INFO)
         return await job(settings)
 
-    try:
-        # uvicorn raises the signal that it has caught once more, after its own end: it is obeyed already.
-        with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=loop) as runner:
-            sys.exit(runner.run(run()))
-    except EventStreamsError as exc:
-        click.echo(f"eventstreams: {exc}", err=True)
-        sys.exit(EXIT_CONFIGURATION)
+    with asyncio.Runner(loop_factory=loop) as runner:
+        sys.exit(runner.run(run()))

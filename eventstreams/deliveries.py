@@ -7,15 +7,19 @@ import uuid
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import orjson
 
-from eventstreams.errors import ProducerError
+from eventstreams.errors import NoIntake, ProducerError
 
 ALL_TAKEN = frozenset({200, 201, 202})
 FOR_NOW = frozenset({408, 429, 502, 503, 504})
 SOME_TAKEN = 207
+TOLD_BY_INTAKE = frozenset({SOME_TAKEN, 400, 413, 500})
+"""Other statuses of an intake; one of these without outcomes may come from a proxy before it, or be a fault."""
+
 TOO_LARGE = 413
 
 
@@ -54,7 +58,7 @@ class Delivery:
         An event listed as `error` is closed only where nothing says that a later attempt may fare better: not in 207,
         which is sent for any kind of failure, nor with a status that asks to come back.
         """
-        if status in ALL_TAKEN:
+        if status in ALL_TAKEN and _is_of_intake(content):
             self._close(numbers)
             return True
         items = _items(content)
@@ -81,10 +85,12 @@ class Delivery:
         return None
 
     def _note_whole(self, numbers: Sequence[int], status: int, items: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:
-        said = _message(items[0][1]) if items else "no outcomes"
+        said = _message(items[0][1]) if items else f"{_phrase(status)}, without outcomes"
         self.last = f"{status} {said}"
         if status in FOR_NOW:
             return False
+        if not items and status not in TOLD_BY_INTAKE:
+            raise NoIntake(f"expected an intake, which does not answer {status} {_phrase(status)}")
         if status != TOO_LARGE or len(numbers) != 1:
             raise ProducerError(f"intake answered {self.last}")
         self._refuse(numbers[0], "error", {"context": {"message": said}})
@@ -149,6 +155,18 @@ def _items(content: bytes) -> list[tuple[str, Mapping[str, Any]]]:
         return [(kind, item) for kind, item in found if "event" in item and isinstance(item["context"], Mapping)]
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
         return []
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "(a status without a name)"
+
+
+def _is_of_intake(content: bytes) -> bool:
+    """Whether an answer that takes all events is an intake's: nothing, or an object; a site's page is none."""
+    return not content or content.lstrip()[:1] == b"{"
 
 
 def _message(item: Mapping[str, Any]) -> str:

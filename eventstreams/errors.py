@@ -12,6 +12,7 @@ EventStreamsError
 |   +-- UnknownTopic, TopicReplaced, OffsetOutOfRange, LogUnavailable, LogRefused
 |   +-- RecordTooLarge, LogFull, SpoolFull, AppendTimeout
 +-- ProducerError             an intake service that took no events in time (the client's side)
+|   +-- NoIntake
 +-- SchemaError               schema repositories
     +-- SchemaNotFound, SchemaUnavailable, InsecureSchema, InvalidSchema
 """
@@ -297,6 +298,12 @@ class ProducerError(EventStreamsError):
     """An intake service did not take a batch, or did not say what became of it."""
 
     code = "producer"
+
+
+class NoIntake(ProducerError):
+    """The URL of an intake service is none, or what answers there is no intake."""
+
+    code = "no_intake"
 
 
 class SchemaError(EventStreamsError):

@@ -80,8 +80,8 @@ class Taking(NamedTuple):
     spool: Spool | None
 
 
-async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:
-    """Serve the gateway until a signal; calls `ready` with what has started.
+async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> int:
+    """Serve the gateway until a signal; calls `ready` with what has started. Returns the exit status.
 
     Raises: ConfigurationError; LogUnavailable or LogRefused for a log that was waited for in vain.
     """
@@ -107,20 +107,22 @@ async def gateway(settings: Settings, ready: Ready, sockets: Sockets | None = No
         failure = await serve_while_reaching(server, listener.sockets, services.log, settings.log_wait, reached)
     if failure is not None:
         raise failure
+    return server.exit_status
 
 
 def _check_streams(settings: Settings, services: Services) -> None:
     """Refuse to start a gateway that has nothing to serve; a later reading may have nothing left."""
     if not services.catalog.public_names():
-        allowed = "" if settings.allowed_streams is None else f", allowed_streams is {settings.allowed_streams}"
+        names = settings.allowed_streams
+        allowed = "" if names is None else f", allowed_streams is {', '.join(names) or 'empty'}"
         raise ConfigurationError(
-            f"stream configuration {settings.streams}: expected streams with topics for the gateway, found none in"
-            f" {len(services.catalog.all())}{allowed}"
+            f"stream configuration {', '.join(settings.streams)}: expected streams with topics for the gateway, found"
+            f" none in {sum(stream.alias_of is None for stream in services.catalog.all())}{allowed}"
         )
 
 
-async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> None:
-    """Serve intake until a signal; calls `ready` with what has started. Raises: as `gateway`."""
+async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = None) -> int:
+    """Serve intake until a signal; calls `ready` with what has started. Returns and raises as `gateway`."""
     async with AsyncExitStack() as stack:
         passed = Passed() if sockets else passed_sockets()
         listener = stack.enter_context(
@@ -145,13 +147,14 @@ async def intake(settings: Settings, ready: Ready, sockets: Sockets | None = Non
         failure = await serve_while_reaching(server, listener.sockets, services.log, wait, reached)
     if failure is not None:
         raise failure
+    return server.exit_status
 
 
-async def dev(settings: Settings, rate: float, ready: Ready) -> None:
+async def dev(settings: Settings, rate: float, ready: Ready) -> int:
     """Serve both until a signal, with demo traffic where its streams are; calls `ready` with what has started
     and what there is to try.
 
-    Raises: ConfigurationError.
+    Returns and raises as `gateway`.
     """
     async with AsyncExitStack() as stack:
         passed = passed_sockets(with_intake=True)
@@ -172,7 +175,9 @@ async def dev(settings: Settings, rate: float, ready: Ready) -> None:
         told = await started(settings, services, **{name: urls_of(each) for name, each in listening.items()})
         urls = {name: url_of(each) for name, each in listening.items()}
         ready(told, await hints(settings, services, urls, streams, rate))
-        await DrainingServer(uvicorn_config(app), drain, stopping).serve(at_gateway.sockets)
+        server = DrainingServer(uvicorn_config(app), drain, stopping)
+        await server.serve(at_gateway.sockets)
+    return server.exit_status
 
 
 def _url_for_demo(at_intake: Listening) -> str:

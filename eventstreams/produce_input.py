@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from eventstreams.deliveries import identity, with_id
-from eventstreams.errors import ProducerError
+from eventstreams.errors import ConfigurationError, ProducerError
 
 PAUSE = 0.1
 """Seconds without another line after which a batch is sent as it is: who types or follows a log waits no longer."""
@@ -48,13 +49,32 @@ class Progress:
         return replace(self, lines=line.number, digest=_digest(line.text), accepted=accepted, refused=refused)
 
     def save(self, path: Path) -> None:
-        """Write it whole or not at all."""
+        """Write it whole or not at all. Raises: ProducerError."""
         beside = path.with_name(f"{path.name}.new")
-        with beside.open("w") as file:
-            json.dump(asdict(self), file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        try:
+            with beside.open("w") as file:
+                json.dump(asdict(self), file)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError as exc:
+            raise ProducerError(f"--progress {path}: cannot be written: {exc.strerror}") from exc
+
+    @classmethod
+    def check(cls, path: Path | None) -> None:
+        """Make sure that progress can be noted there, and is what an earlier run noted if there is some.
+
+        Raises: ConfigurationError.
+        """
+        if path is None:
+            return
+        try:
+            cls.load(path)
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except ProducerError as exc:
+            raise ConfigurationError(exc.message) from exc
+        except OSError as exc:
+            raise ConfigurationError(f"--progress {path}: cannot be written: {exc.strerror}") from exc
 
     @classmethod
     def load(cls, path: Path | None) -> Progress:
@@ -65,7 +85,7 @@ class Progress:
             found = cls(**json.loads(path.read_text()))
             uuid.UUID(found.run)
         except (ValueError, TypeError, AttributeError, OSError) as exc:
-            raise ProducerError(f"--progress {path}: no progress file of `eventstreams produce`: {exc}") from exc
+            raise ProducerError(f"--progress {path}: it is no progress file of `eventstreams produce`") from exc
         return found
 
 

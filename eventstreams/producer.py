@@ -14,8 +14,9 @@ from typing import Any, Self
 
 import httpx
 
+from eventstreams.addresses import is_http_url
 from eventstreams.deliveries import Delivery, Refusal
-from eventstreams.errors import ProducerError
+from eventstreams.errors import NoIntake, ProducerError
 
 PATH = "/v1/events"
 FIRST_PAUSE = 0.25
@@ -58,7 +59,7 @@ class Producer:
             compress: send bodies with gzip.
             http: a client of yours (TLS, headers, proxies); it is not closed.
 
-        Raises: ProducerError for what is no http or https URL.
+        Raises: NoIntake for what is no http or https URL.
         """
         self._url = _events_url(url)
         self._patience = patience
@@ -82,13 +83,16 @@ class Producer:
         stored, and "accepted" means that it would be. Events are JSON values; NaN is sent as null. Cancelling leaves
         open what became of the request under way.
 
-        Raises: ProducerError when an event is no JSON value, intake did not take all in time, or no intake answers.
+        Raises: ProducerError when an event is no JSON value or intake did not take all in time; NoIntake when what
+        answers is none.
         """
         params = {name: "true" for name, wanted in (("hasty", hasty), ("validate_only", validate_only)) if wanted}
         delivery = Delivery(events)
         try:
             async with asyncio.timeout(self._patience):
                 await self._deliver(delivery, params)
+        except NoIntake as exc:
+            raise NoIntake(f"url {self._url}: {exc}") from exc
         except TimeoutError as exc:
             said = f"; the last answer: {delivery.last}" if delivery.last else ""
             left = f"{len(delivery.open)} of {len(events)} events"
@@ -124,12 +128,8 @@ class Producer:
 
 
 def _events_url(url: str) -> str:
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as exc:
-        raise ProducerError(f"url {url!r}: {exc}") from exc
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ProducerError(f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT")
+    if not is_http_url(url):
+        raise NoIntake(f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT")
     base = url.rstrip("/")
     return base if base.endswith(PATH) else base + PATH
 

@@ -14,14 +14,16 @@ from typing import Any, BinaryIO
 
 import click
 
+from eventstreams.command_group import Number, writable
 from eventstreams.deliveries import Refusal, identity
-from eventstreams.errors import ProducerError
+from eventstreams.errors import NoIntake, ProducerError
 from eventstreams.produce_input import Line, Progress, batches, lines_after, lines_after_id, read_lines
 from eventstreams.producer import Producer
 
 PROGRESS_SECONDS = 2.0
 SHOWN = 300
 EXIT_REFUSED = 1
+EXIT_NO_INTAKE = 2
 EXIT_STOPPED = 3
 EXIT_INTERRUPTED = 130
 
@@ -49,11 +51,17 @@ _path = click.Path(dir_okay=False, path_type=Path)
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--url", default="http://127.0.0.1:8192", show_default=True, help="Intake to send to.")
 @click.option("--batch", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Events a request.")
-@click.option("--batch-bytes", default=2**20, show_default=True, type=click.IntRange(1), help="Bytes a request.")
+@click.option("--batch-bytes", default=2**20, show_default=True, type=click.IntRange(1, 2**30), help="Bytes a request.")
 @click.option("--gzip", is_flag=True, help="Send bodies with gzip.")
 @click.option("--hasty", is_flag=True, help="Do not wait until the events are stored.")
 @click.option("--validate-only", is_flag=True, help="Only tell what would become of the events; nothing is stored.")
-@click.option("--patience", default=60.0, show_default=True, help="Seconds to try a batch that is not taken.")
+@click.option(
+    "--patience",
+    default=60.0,
+    show_default=True,
+    type=Number(0, 1e6, times=True),
+    help="Seconds to try a batch that is not taken, or a time such as 5m.",
+)
 @click.option("--progress", type=_path, help="Note there what is settled; a later run of the same goes on from it.")
 @click.option("--rejected", type=_path, help="Append what was refused, with line and reason, as JSON lines.")
 @click.option("--resume-after", metavar="ID", help="Skip all events up to the one with this meta.id.")
@@ -65,6 +73,7 @@ def produce(file: BinaryIO, **given: Any) -> None:
     \b
     Exit status: 0 all accepted; 1 some refused; 2 wrong options; 3 stopped
     before the end, because intake did not take a batch; 130 interrupted.
+    2 is also for a URL at which no intake is.
 
     \b
     Example: eventstreams produce events.ndjson --progress events.progress --rejected rejected.ndjson
@@ -73,6 +82,8 @@ def produce(file: BinaryIO, **given: Any) -> None:
     options = Options(**given)
     if options.validate_only and options.progress:
         raise click.UsageError("--validate-only notes no progress: leave out --progress")
+    writable(options.rejected, "--rejected")
+    Progress.check(options.progress)
     with contextlib.ExitStack() as held:
         rejected = held.enter_context(options.rejected.open("a")) if options.rejected else None
         sys.exit(_Run(options, rejected).status(file))
@@ -86,6 +97,7 @@ class _Run:
         self._rejected = rejected
         self._accepted = 0
         self._refused = 0
+        self._has_begun = False
         self._last_id: str | None = None
         self._began = self._told = time.monotonic()
 
@@ -93,6 +105,12 @@ class _Run:
         """Send the input and return the exit status."""
         try:
             asyncio.run(self._send_all(file))
+        except NoIntake as exc:
+            click.echo(f"eventstreams: {exc}", err=True)
+            if not self._has_begun:
+                return EXIT_NO_INTAKE
+            self._say_how_to_go_on()
+            return EXIT_STOPPED
         except ProducerError as exc:
             click.echo(f"eventstreams: {exc}", err=True)
             self._say_how_to_go_on()
@@ -136,6 +154,7 @@ class _Run:
         sent = await producer.send(
             [line.event for line in events], hasty=self._options.hasty, validate_only=self._options.validate_only
         )
+        self._has_begun = True
         self._accepted += sent.accepted
         unread = (_Rejected(line, None) for line in batch if line.problem is not None)
         self._reject([*unread, *(_Rejected(events[refusal.index], refusal) for refusal in sent.refused)])
@@ -143,9 +162,8 @@ class _Run:
     def _reject(self, rejected: Iterable[_Rejected]) -> None:
         for one in sorted(rejected, key=lambda one: one.line.number):
             self._refused += 1
-            if self._rejected is None:
-                click.echo(one.sentence(), err=True)
-            else:
+            click.echo(one.sentence(), err=True)
+            if self._rejected is not None:
                 self._rejected.write(json.dumps(one.item()) + "\n")
         if self._rejected is not None:
             self._rejected.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from math import ceil
@@ -18,6 +19,8 @@ from eventstreams.subscribe.handover import http_protocol
 
 BACKLOG = 4096
 """Connections that wait to be accepted; the kernel takes no more than net.core.somaxconn."""
+
+EXIT_INTERRUPTED = 130
 
 SEND_BUFFER = 128 * 1024
 """Bytes that the kernel takes for one connection (it counts double, for its own): left alone it takes up to 4 MB for
@@ -60,9 +63,13 @@ class DrainingServer(uvicorn.Server):
         self._drain = drain
         self._stopping = stopping
         self._draining: asyncio.Task[None] | None = None
+        self.exit_status = 0
+        """130 once Ctrl-C was what ended it."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note a signal; the second one gives the drain up."""
+        if sig == signal.SIGINT:
+            self.exit_status = EXIT_INTERRUPTED
         if self.should_exit:
             self.force_exit = True
             if self._draining is not None:
@@ -134,9 +141,14 @@ def listen(host: str, port: int, *, patience: float = PATIENCE, dualstack: bool 
 
     Raises: ConfigurationError, when the port is taken for instance.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = dualstack and socket.has_dualstack_ipv6()
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        both = dualstack and socket.has_dualstack_ipv6()
+        # Asked apart: the numbers of the resolver's errors are not those of the system.
+        socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as exc:
+        raise ConfigurationError(f"cannot listen on {host} port {port}: no host of this name is known") from exc
+    try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as exc:
         reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or str(exc)

@@ -51,7 +51,7 @@ async def open_services(
             open_catalog(settings.streams, catalog_options(settings), metrics, ttl=settings.streams_ttl)
         )
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=SCHEMA_TIMEOUT, trust_env=False))
-        repository = _repository(settings.schemas, http)
+        repository = schema_repository(settings.schemas, http)
         options = EmbeddedOptions(settings.embedded.retention_age, settings.embedded.retention_bytes)
         opened = open_log(
             settings.log,
@@ -93,7 +93,7 @@ def catalog_options(settings: Settings) -> CatalogOptions:
     )
 
 
-def _repository(places: Sequence[str], http: httpx.AsyncClient) -> SchemaRepository:
+def schema_repository(places: Sequence[str], http: httpx.AsyncClient) -> SchemaRepository:
     """Return the repositories as one, in their order. Raises: ConfigurationError for a directory that is not there."""
     repositories: list[SchemaRepository] = []
     for place in places:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 NAME = "eventstreams.yaml"
 HERE = "{here}"
 PLACES = ("log", "streams", "schemas", "kafka")
-"""Settings that hold paths, kafka those of secrets and certificates; `intake.spool` is one too."""
+"""Settings that hold paths, kafka those of secrets and certificates."""
 
-DEPTH = 4
-"""Maps and lists below one another that are looked through: `kafka.producer.NAME.file`."""
+SPOOL = "spool"
+"""One below `intake`."""
 
 
 def settings_file() -> str | None:
@@ -19,23 +20,31 @@ def settings_file() -> str | None:
     return NAME if Path(NAME).is_file() else None
 
 
-def placed(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the settings with `{here}` in paths replaced by the folder that their file is in.
+def place(root: MappingNode, folder: Path) -> None:
+    """Replace `{here}` in the paths of a settings file by the folder that it is in.
 
     Deliberate: relative paths without it stay those of the working directory, as in the environment.
     """
-    made = {name: _placed(value, folder, DEPTH) if name in PLACES else value for name, value in document.items()}
-    intake = made.get("intake")
-    if isinstance(intake, dict) and "spool" in intake:
-        made["intake"] = {**intake, "spool": _placed(intake["spool"], folder, 0)}
-    return made
+    for key, value in root.value:
+        if key.value in PLACES:
+            _place(value, folder)
+        elif key.value == "intake" and isinstance(value, MappingNode):
+            for name, inner in value.value:
+                if name.value == SPOOL:
+                    _place(inner, folder)
 
 
-def _placed(value: Any, folder: Path, depth: int) -> Any:
-    if isinstance(value, str):
-        return value.replace(HERE, str(folder))
-    if depth and isinstance(value, list):
-        return [_placed(item, folder, depth - 1) for item in value]
-    if depth and isinstance(value, dict):
-        return {name: _placed(item, folder, depth - 1) for name, item in value.items()}
-    return value
+def _place(root: Node, folder: Path) -> None:
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        # An alias is the node that it stands for.
+        seen.add(id(node))
+        if isinstance(node, ScalarNode):
+            node.value = node.value.replace(HERE, str(folder))
+        elif isinstance(node, MappingNode):
+            waiting += [value for _, value in node.value]
+        elif isinstance(node, SequenceNode):
+            waiting += node.value

@@ -78,13 +78,12 @@ async def started(settings: Settings, services: Services, **urls: Sequence[str])
     Asks the log which topics there are, for a few seconds at most.
     """
     streams = [stream.alias_of is None for stream in services.catalog.all()]
-    given = settings.streams
     return Started(
         urls=urls,
         log=_log(settings.log),
         streams=sum(streams),
         aliases=len(streams) - sum(streams),
-        streams_from=_places(settings, [given] if isinstance(given, str) else given),
+        streams_from=_places(settings, settings.streams),
         schemas=await asyncio.to_thread(count_schemas, settings.schemas),
         schemas_from=_places(settings, settings.schemas),
         notes=await _notes(settings, services, urls),

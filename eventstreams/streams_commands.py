@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import click
+import httpx
 
-from eventstreams.catalog.load import Problem, check, load_streams
+from eventstreams.catalog.load import check, gather, judged, load_streams
+from eventstreams.catalog.review import review, titles_without_schema, unknown_names
 from eventstreams.catalog.streams import StreamConfig, TopicSettings, topics_to_make
-from eventstreams.errors import ConfigurationError, EventStreamsError
+from eventstreams.command_group import config_option, set_option
+from eventstreams.errors import EventStreamsError
 from eventstreams.eventlog.embedded.log import EmbeddedLog
 from eventstreams.eventlog.kafka.admin import Plan, TopicsAdmin, WantedTopic, plan
 from eventstreams.eventlog.kafka.options import record_bytes
 from eventstreams.eventlog.open import kafka_servers, open_log
-from eventstreams.services import catalog_options, check_configured
+from eventstreams.schemas.repository import SchemaRepository
+from eventstreams.services import SCHEMA_TIMEOUT, catalog_options, check_configured, schema_repository
 from eventstreams.settings import Settings, load_settings
-from eventstreams.settings_file import settings_file
 
 EXIT_PROBLEMS = 1
-
-config_option = click.option(
-    "--config", metavar="FILE", default=settings_file, help="Settings file (YAML); eventstreams.yaml where it is here."
-)
-set_option = click.option("--set", "assignments", metavar="NAME=VALUE", multiple=True, help="Set one setting.")
 
 
 @click.group()
@@ -33,14 +32,27 @@ def streams() -> None:
     """Show and check the stream configuration, and make its topics."""
 
 
-def _load(config: str | None, assignments: tuple[str, ...]) -> tuple[Sequence[StreamConfig], Sequence[Problem]]:
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Tell a mistake of the stream configuration, or of the log, and exit; those of settings come before."""
     try:
-        settings = load_settings(config, assignments)
-        check_configured(settings)
-        return check(settings.streams, catalog_options(settings))
-    except ConfigurationError as exc:
+        yield
+    except EventStreamsError as exc:
         click.echo(f"eventstreams: {exc}", err=True)
         sys.exit(EXIT_PROBLEMS)
+
+
+def _configured(config: str | None, assignments: tuple[str, ...]) -> Settings:
+    settings = load_settings(config, assignments)
+    check_configured(settings)
+    return settings
+
+
+def _count(streams: Sequence[StreamConfig]) -> str:
+    """Return how many streams there are: an alias is another name of one."""
+    aliases = sum(stream.alias_of is not None for stream in streams)
+    names = f" with {aliases} aliases" if aliases else ""
+    return f"{len(streams) - aliases} streams{names}"
 
 
 @streams.command("list")
@@ -51,7 +63,12 @@ def list_command(config: str | None, assignments: tuple[str, ...]) -> None:
 
     Example: eventstreams streams list --set streams=config/streams.yaml
     """
-    for stream in _load(config, assignments)[0]:
+    settings = _configured(config, assignments)
+    with _told():
+        streams, problems = check(settings.streams, catalog_options(settings))
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    for stream in streams:
         note = f" (alias of {stream.alias_of})" if stream.alias_of else ""
         click.echo(f"{stream.name}{note}\t{stream.schema_title or '-'}\t{','.join(stream.topics) or '-'}")
 
@@ -62,14 +79,43 @@ def list_command(config: str | None, assignments: tuple[str, ...]) -> None:
 def check_command(config: str | None, assignments: tuple[str, ...]) -> None:
     """Check the stream configuration; exit status 1 when something is wrong.
 
+    Beside what keeps a service from starting it tells settings that look misspelt, and schema titles that no
+    repository has.
+
     Example: eventstreams streams check --set streams=config/streams.yaml
     """
-    found, problems = _load(config, assignments)
+    settings = _configured(config, assignments)
+    http = httpx.AsyncClient(timeout=SCHEMA_TIMEOUT, trust_env=False)
+    repository = schema_repository(settings.schemas, http)
+    with _told():
+        found, problems = asyncio.run(_review(settings, http, repository))
     for problem in problems:
-        click.echo(str(problem), err=True)
-    click.echo(f"{len(found)} streams, {len(problems) or 'nothing'} wrong")
+        click.echo(problem, err=True)
+    click.echo(f"{_count(found)}, {len(problems) or 'nothing'} wrong")
     if problems:
         sys.exit(EXIT_PROBLEMS)
+
+
+async def _review(
+    settings: Settings, http: httpx.AsyncClient, repository: SchemaRepository
+) -> tuple[Sequence[StreamConfig], Sequence[str]]:
+    """Return the usable streams, and what is wrong with these or others."""
+    options = catalog_options(settings)
+    entries = gather(settings.streams, options)
+    found, problems = judged(entries, options, review)
+    async with http:
+        titles = [stream.schema_title for stream in found if stream.schema_title and stream.alias_of is None]
+        missing = await titles_without_schema(titles, repository)
+    problems = [
+        *problems,
+        *(
+            entries[stream.name].problem(("schema_title",), f"schema_title of stream {stream.name}: {reason}")
+            for stream in found
+            if stream.alias_of is None and (reason := missing.get(stream.schema_title or "")) is not None
+        ),
+    ]
+    unknown = unknown_names(settings.allowed_streams, [stream.name for stream in found])
+    return found, [*map(str, problems), *unknown]
 
 
 @streams.command("apply")
@@ -81,11 +127,9 @@ def apply_command(config: str | None, assignments: tuple[str, ...], dry_run: boo
 
     Example: eventstreams streams apply --set log=kafka://localhost:9092 --dry-run
     """
-    try:
-        asyncio.run(_apply(load_settings(config, assignments), dry_run=dry_run))
-    except EventStreamsError as exc:
-        click.echo(f"eventstreams: {exc}", err=True)
-        sys.exit(EXIT_PROBLEMS)
+    settings = _configured(config, assignments)
+    with _told():
+        asyncio.run(_apply(settings, dry_run=dry_run))
 
 
 async def _apply(settings: Settings, *, dry_run: bool) -> None:

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from eventstreams.asgi import AdminApp
 from eventstreams.errors import ConfigurationError, ServiceUnavailable
 from eventstreams.metrics import WorkerMetrics
-from eventstreams.server import Stopping, beside, listen
+from eventstreams.server import EXIT_INTERRUPTED, Stopping, beside, listen
 
 logger = logging.getLogger(__name__)
 
@@ -141,17 +141,18 @@ class Supervisor:
         self._stop_timeout = stop_timeout
         self._stopping = Stopping()
         self._kill: asyncio.TimerHandle | None = None
+        self._is_interrupted = False
 
     async def run(self, admin: Sequence[socket.socket], ready: Callable[[str], None]) -> int:
         """Run until a signal; calls `ready` when all workers are, with what the first one says of itself.
 
-        Returns 0 when all ended in good order.
+        Returns the exit status: 0 when all ended in good order, 130 when that was for Ctrl-C.
 
         Raises: ConfigurationError, when a worker could not start at all.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled)
+            loop.add_signal_handler(number, self._signalled, number)
         try:
             async with (
                 httpx.AsyncClient(timeout=SCRAPE_TIMEOUT, trust_env=False) as http,
@@ -173,16 +174,17 @@ class Supervisor:
             await asyncio.gather(saying, *jobs, return_exceptions=True)
             if self._kill is not None:
                 self._kill.cancel()
-        return 1 if any(statuses) else 0
+        return 1 if any(statuses) else EXIT_INTERRUPTED if self._is_interrupted else 0
 
     async def _say_ready(self, ready: Callable[[str], None]) -> None:
         for worker in self._workers:
             await worker.ready.wait()
         ready(self._workers[0].said)
 
-    def _signalled(self) -> None:
+    def _signalled(self, number: signal.Signals) -> None:
         """The first signal drains; the second ends at once."""
         if not self._stopping.begun:
+            self._is_interrupted = number == signal.SIGINT
             self._stopping.begin()
             self._tell(signal.SIGTERM)
             loop = asyncio.get_running_loop()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import click
 import httpx
@@ -12,12 +12,14 @@ import httpx_sse
 import orjson
 
 from eventstreams import __version__
+from eventstreams.addresses import is_http_url, reason
+from eventstreams.errors import ConfigurationError, ServiceUnavailable
 
 LONGEST_PAUSE = 30.0
 READ_TIMEOUT = 60.0
 """Seconds without a byte, four heartbeats, after which the connection is taken for dead."""
 
-EXIT_REFUSED = 2
+NOT_NOW = frozenset({429, 502, 503, 504})
 
 
 @click.command()
@@ -34,12 +36,15 @@ def tail(streams: str, url: str, since: str | None, filters: tuple[str, ...], as
     Example: eventstreams tail recentchange --json | jq .title
     Example: eventstreams tail page-create --since 2026-01-05T10:00:00Z --count 10
     """
+    if not is_http_url(url):
+        raise ConfigurationError(f"--url {url!r}: expected http://HOST:PORT or https://HOST:PORT")
     params = [("since", since)] if since else []
     params += [("filter", text) for text in filters]
     shown = 0
     agent = {"user-agent": f"eventstreams/{__version__}"}  # Not the library's: that gets no blocks with only an id.
-    with httpx.Client(timeout=httpx.Timeout(10.0, read=READ_TIMEOUT), headers=agent, trust_env=False) as http:
-        for data in _events(http, f"{url.rstrip('/')}/v2/stream/{streams}", params):
+    timeout = httpx.Timeout(10.0, read=READ_TIMEOUT)
+    with httpx.Client(timeout=timeout, headers=agent, follow_redirects=True, trust_env=False) as http:
+        for data in _events(http, f"{url.rstrip('/')}/v2/stream/{quote(streams, safe=',')}", params):
             click.echo(data if as_json else _line(data))
             shown += 1
             if shown == count:
@@ -47,7 +52,7 @@ def tail(streams: str, url: str, since: str | None, filters: tuple[str, ...], as
 
 
 def _events(http: httpx.Client, url: str, params: list[tuple[str, str]]) -> Iterator[str]:
-    """Yield the data of each event for ever; exits the process where the gateway refuses."""
+    """Yield the data of each event for ever. Raises: ConfigurationError where it is refused, or by no gateway."""
     last_id, pause = "", 1.0
     while True:
         headers = {"last-event-id": last_id} if last_id else {}
@@ -62,20 +67,39 @@ def _events(http: httpx.Client, url: str, params: list[tuple[str, str]]) -> Iter
                         yield event.data
                     elif event.event in ("gap", "error"):
                         click.echo(f"{event.event}: {event.data}", err=True)
-        except (httpx.TransportError, httpx_sse.SSEError) as exc:
-            click.echo(f"connection lost ({exc!r}), again in {pause:.0f} s", err=True)
+        except ServiceUnavailable as exc:
+            pause = max(pause, exc.retry_after or 0.0)
+            click.echo(f"not served now ({exc}), again in {pause:.0f} s", err=True)
+        except httpx.RequestError as exc:
+            click.echo(f"no connection to {url} ({reason(exc)}), again in {pause:.0f} s", err=True)
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
 def _check(response: httpx.Response) -> None:
-    if response.status_code == 200:
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if response.status_code == 200 and kind == "text/event-stream":
         return
     response.read()
-    if response.status_code in (429, 503):
-        raise httpx.RemoteProtocolError(f"status {response.status_code}")
-    click.echo(f"eventstreams: {response.status_code}: {response.text.strip()[:2000]}", err=True)
-    sys.exit(EXIT_REFUSED)
+    detail = _detail(response)
+    status = f"{response.status_code} {response.reason_phrase}".strip()
+    if response.status_code in NOT_NOW:
+        told = response.headers.get("retry-after", "")
+        wait = min(float(told), LONGEST_PAUSE) if told.isdecimal() else None
+        raise ServiceUnavailable(f"{status}: {detail}" if detail else status, retry_after=wait)
+    if detail:
+        raise ConfigurationError(f"{status}: {detail}")
+    raise ConfigurationError(f"{response.url} is no gateway's: it answered {status}, {kind or 'no content type'}")
+
+
+def _detail(response: httpx.Response) -> str:
+    """Return the sentence of an error that a gateway answers; nothing for what is none."""
+    try:
+        body = orjson.loads(response.content)
+        said = body.get("detail") or body.get("message") or ""
+    except (orjson.JSONDecodeError, AttributeError):
+        return ""
+    return " ".join(str(said).split())[:2000]
 
 
 def _line(data: str) -> str:

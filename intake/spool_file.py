@@ -173,7 +173,9 @@ def open_files(directory: Path) -> Sequence[SpoolFile]:
             locked = [(path, lock) for path in paths if (lock := _locked(path)) is not None]
             return [SpoolFile(path, lock) for path, lock in locked]
     except (OSError, apsw.Error) as exc:
-        raise ConfigurationError(f"spool {directory} cannot be used: {exc}") from exc
+        raise ConfigurationError(
+            f"spool {directory} cannot be used: {exc.strerror if isinstance(exc, OSError) else exc}"
+        ) from exc
 
 
 def _locked(path: Path) -> int | None:

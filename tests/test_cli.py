@@ -76,7 +76,7 @@ async def test_dev_streams_live_and_old_events_and_stops_with_a_last_id(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "log=redis://x"], "log 'redis://x': expected embedded:PATH"),
+        (["--set", "log=redis://x"], "setting log = redis://x: expected embedded:PATH"),
         (["--set", "log=embedded::memory:", "--set", "streams=nowhere.yaml"], "nowhere.yaml cannot be read"),
         (["--set", "log=embedded::memory:", "--set", "allowed_streams=nope"], "for the gateway, found none in"),
         (["--config", "nowhere.yaml"], "settings file nowhere.yaml cannot be read"),
@@ -223,6 +223,15 @@ async def test_streams_are_listed_checked_and_their_topics_made(tmp_path: Path) 
     wrong.write_text("streams:\n  x: {topics: 5}\n  y: {}\n")
     code, out, error = await run("streams", "check", "--set", f"streams={wrong}")
     assert (code, out) == (1, "1 streams, 1 wrong\n")
+    assert (await run("streams", "check"))[1] == "5 streams with 3 aliases, nothing wrong\n"
+    wrong.write_text("streams:\n  x:\n    schema_titel: test/event\n    schema_title: no/such\n")
+    code, out, told = await run("streams", "check", "--set", f"streams={wrong}", "--set", "allowed_streams=y")
+    assert (code, out) == (1, "1 streams, 3 wrong\n")
+    assert f"{wrong}:3: schema_titel of stream x: there is no such setting; the nearest is schema_title" in told
+    assert f"{wrong}:4: schema_title of stream x: no schema repository has a schema of this title" in told
+    assert "setting allowed_streams: there is no stream y" in told
+    code, _, told = await run("streams", "check", "--set", "gateway.port=x")
+    assert (code, told.count("\n")) == (2, 1)
     assert f"{wrong}:2: topics of stream x: expected a list of topic names, found 5" in error
     log = ("--set", f"log=embedded:{tmp_path / 'events.db'}")
     _, out, _ = await run("streams", "apply", *log, "--dry-run")

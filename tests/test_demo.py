@@ -81,7 +81,7 @@ def test_demo_is_served_where_nothing_names_another_configuration(
     given = load_settings(config, assignments)
     found = with_demo(given, config)
     assert (found.streams, found.schemas) == (
-        (str(STREAMS), [str(SCHEMAS)]) if is_demo else (given.streams, given.schemas)
+        ([str(STREAMS)], [str(SCHEMAS)]) if is_demo else (given.streams, given.schemas)
     )
 
 

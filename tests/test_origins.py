@@ -45,7 +45,7 @@ def test_origins_are_read_as_browsers_write_them(cors: str | list[str] | None, o
 
 
 @pytest.mark.parametrize(
-    "text", ["", ",", "*,https://a", "https://a/", "https://a/x", "a.example", "https://", "https://u@a"]
+    "text", [",", "*,https://a", "https://a/", "https://a/x", "a.example", "https://", "https://u@a"]
 )
 def test_setting_that_names_no_origins_is_refused(text: str) -> None:
     for name in ("gateway.cors", "intake.cors"):

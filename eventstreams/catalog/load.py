@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from eventstreams.catalog.merge import lay_over
 from eventstreams.catalog.sources import Document, read
 from eventstreams.catalog.streams import StreamCatalog, StreamConfig, TopicSettings
 from eventstreams.errors import ConfigurationError
+from eventstreams.setting_types import pattern
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class CatalogOptions:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Settings by stream name, laid over; streams that are only here are added."""
     allowed: Sequence[str] | None = None
-    """The streams that the gateway serves; None is all."""
+    """The streams that the gateway serves, by their names or aliases; None is all."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Headers for URLs."""
 
@@ -48,12 +49,21 @@ class Problem(NamedTuple):
         return f"{self.source}:{self.line}: {self.message}"
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """A stream's settings as one document gives them, and where."""
 
     document: Document
     path: tuple[str | int, ...]
     settings: Any
+
+    def problem(self, path: Sequence[str], words: str) -> Problem:
+        """Return what is wrong at a path below this, with its line."""
+        line = self.document.line((*self.path, *path)) if self.document.text else 1
+        return Problem(self.document.name, line, words)
+
+
+Review = Callable[[str, Any], Iterable[tuple[Sequence[str], str]]]
+"""What else is told of a stream's settings: where, below its entry, and in which words."""
 
 
 def load_catalog(sources: str | Sequence[str], options: CatalogOptions | None = None) -> StreamCatalog:
@@ -81,8 +91,29 @@ def check(sources: str | Sequence[str], options: CatalogOptions) -> tuple[Sequen
 
     Raises: ConfigurationError where a source cannot be read, or holds no streams at all.
     """
+    return judged(gather(sources, options), options)
+
+
+def judged(
+    entries: Mapping[str, Entry], options: CatalogOptions, review: Review | None = None
+) -> tuple[Sequence[StreamConfig], Sequence[Problem]]:
+    """Return the usable streams, and all that is wrong with the others; also what a review finds with any."""
+    found: dict[str, StreamConfig] = {}
+    problems: list[Problem] = []
+    for name, entry in entries.items():
+        wrong = [entry.problem(path, words) for path, words in _problems(name, entry.settings)]
+        problems += wrong
+        if not wrong:
+            found[name] = _stream(name, entry.settings, options)
+        if review is not None:
+            problems += [entry.problem(path, words) for path, words in review(name, entry.settings)]
+    return [*found.values(), *_aliases(found.values())], problems
+
+
+def gather(sources: str | Sequence[str], options: CatalogOptions) -> Mapping[str, Entry]:
+    """Return the settings of each stream as sources and layers have them. Blocking. Raises: as `check`."""
     named = [sources] if isinstance(sources, str) else list(sources)
-    entries: dict[str, _Entry] = {}
+    entries: dict[str, Entry] = {}
     for document in read(named, options.headers):
         entries |= _entries(document, options)
     if not entries and not options.defaults:
@@ -90,18 +121,8 @@ def check(sources: str | Sequence[str], options: CatalogOptions) -> tuple[Sequen
     for origin, layer in (("stream_defaults", options.defaults), ("stream_overrides", options.overrides)):
         for name, settings in layer.items():
             over = options.overrides.get(name, {})
-            entries.setdefault(name, _Entry(Document(origin, "", None), (), lay_over(settings, over)))
-    found: dict[str, StreamConfig] = {}
-    problems: list[Problem] = []
-    for name, entry in entries.items():
-        wrong = [
-            Problem(entry.document.name, entry.document.line((*entry.path, *path)) if entry.document.text else 1, words)
-            for path, words in _problems(name, entry.settings)
-        ]
-        problems += wrong
-        if not wrong:
-            found[name] = _stream(name, entry.settings, options)
-    return [*found.values(), *_aliases(found.values())], problems
+            entries.setdefault(name, Entry(Document(origin, "", None), (), lay_over(settings, over)))
+    return entries
 
 
 def _aliases(streams: Iterable[StreamConfig]) -> Iterator[StreamConfig]:
@@ -111,7 +132,7 @@ def _aliases(streams: Iterable[StreamConfig]) -> Iterator[StreamConfig]:
             yield replace(stream, name=alias, description=note, alias_of=stream.name)
 
 
-def _entries(document: Document, options: CatalogOptions) -> dict[str, _Entry]:
+def _entries(document: Document, options: CatalogOptions) -> dict[str, Entry]:
     content, path, defaults = _streams_of(document, options.object_path)
     if isinstance(content, dict):
         items: Iterator[tuple[str | int, Any]] = iter(content.items())
@@ -122,7 +143,7 @@ def _entries(document: Document, options: CatalogOptions) -> dict[str, _Entry]:
         raise ConfigurationError(
             f"stream configuration {document.name}: expected streams by name in {where}, found {_shown(content)}"
         )
-    found: dict[str, _Entry] = {}
+    found: dict[str, Entry] = {}
     for key, own in items:
         # An item of a list carries its name; PHP's lists come as maps whose keys are numbers.
         numbered = str(key).isdecimal() and isinstance(own, dict)
@@ -131,7 +152,7 @@ def _entries(document: Document, options: CatalogOptions) -> dict[str, _Entry]:
         if isinstance(settings, dict):
             settings = lay_over(options.defaults.get(str(name), {}), settings)
             settings = lay_over(settings, options.overrides.get(str(name), {}))
-        found[str(name)] = _Entry(document, (*path, key), settings)
+        found[str(name)] = Entry(document, (*path, key), settings)
     return found
 
 
@@ -165,8 +186,8 @@ def _is_error(value: Any) -> bool:
 
 
 def _stream(name: str, settings: Mapping[str, Any], options: CatalogOptions) -> StreamConfig:
-    pattern = name.startswith("/")
-    topics = () if pattern else settings.get("topics")
+    is_pattern = name.startswith("/")
+    topics = () if is_pattern else settings.get("topics")
     if topics is None:
         prefixes = settings.get("topic_prefixes") or ("",)
         topics = tuple(prefix + name for prefix in prefixes)
@@ -181,11 +202,16 @@ def _stream(name: str, settings: Mapping[str, Any], options: CatalogOptions) -> 
         schema_title=settings.get("schema_title"),
         settings=settings,
         message_key_fields=settings.get("message_key_fields"),
-        is_public=has_topics and not pattern and (options.allowed is None or name in options.allowed),
+        is_public=has_topics and not is_pattern and _is_allowed(name, settings, options.allowed),
         topic_settings=TopicSettings(
             creation.get("partitions"), creation.get("replication_factor"), creation.get("config", {})
         ),
     )
+
+
+def _is_allowed(name: str, settings: Mapping[str, Any], allowed: Sequence[str] | None) -> bool:
+    """Whether the gateway may serve it: an alias stands for its stream, which is served by all of its names."""
+    return allowed is None or not {name, *_names(settings.get("stream_aliases"))}.isdisjoint(allowed)
 
 
 # -- checking: each yields where, below the stream's entry, and what was expected
@@ -218,9 +244,9 @@ def _bad_pattern(name: str) -> Iterator[tuple[tuple[str, ...], str]]:
         yield (), f"stream {_shown(name)}: expected a pattern between slashes, without flags"
         return
     try:
-        re.compile(name[1:-1])
-    except re.error as exc:
-        yield (), f"stream {_shown(name)}: expected a regular expression: {exc}"
+        pattern(name[1:-1])
+    except ValueError:
+        yield (), f"stream {_shown(name)}: expected a regular expression between slashes"
 
 
 def _is_names(value: Any) -> bool:

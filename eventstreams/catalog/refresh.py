@@ -60,4 +60,6 @@ async def refresh(
     metrics.catalog_refreshed(ok=True)
     if list(streams) != list(catalog.all()):
         catalog.swap(streams)
-        logger.info("stream configuration changed", extra={"streams": len(streams)})
+        logger.info(
+            "stream configuration changed", extra={"streams": sum(stream.alias_of is None for stream in streams)}
+        )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
+from eventstreams.addresses import reason
 from eventstreams.errors import ConfigurationError
+from eventstreams.setting_words import without_user
+from eventstreams.yaml_nodes import MISTAKES, mistake
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 SCHEMES = ("http://", "https://")
@@ -33,7 +36,7 @@ class Document:
     def line(self, path: Sequence[str | int]) -> int:
         """Return the line (from 1) of what stands at `path`, or of the nearest above it."""
         # JSON is YAML: one parser tells the lines of both, slowly, and only when there is something to tell.
-        node = YAML(pure=True).compose(self.text)
+        node = _composed(self.text)
         line = 1
         for step in path:
             found = _step(node, step)
@@ -42,6 +45,12 @@ class Document:
             mark, node = found
             line = mark.line + 1
         return line
+
+
+@lru_cache(maxsize=2)
+def _composed(text: str) -> Any:
+    """Return the nodes of a text; made once for all that is told of it: a large one takes seconds."""
+    return YAML(pure=True).compose(text)
 
 
 def _step(node: Any, step: str | int) -> tuple[Any, Any] | None:
@@ -59,7 +68,7 @@ def read(sources: Sequence[str], headers: Mapping[str, str]) -> Iterator[Documen
     """
     for source in sources:
         if source.startswith(SCHEMES):
-            yield _parse(source, _fetch(source, headers))
+            yield _parse(without_user(source), _fetch(source, headers))
             continue
         path = Path(source.removeprefix("file://"))
         files = [path]
@@ -72,10 +81,12 @@ def read(sources: Sequence[str], headers: Mapping[str, str]) -> Iterator[Documen
 def _fetch(url: str, headers: Mapping[str, str]) -> str:
     try:
         response = httpx.get(url, headers=dict(headers), timeout=TIMEOUT, follow_redirects=True, trust_env=False)
-    except httpx.HTTPError as exc:
-        raise ConfigurationError(f"stream configuration {url} cannot be fetched: {exc!r}") from exc
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        raise ConfigurationError(f"stream configuration {without_user(url)} cannot be fetched: {reason(exc)}") from exc
     if response.status_code != 200:
-        raise ConfigurationError(f"stream configuration {url} cannot be fetched: status {response.status_code}")
+        raise ConfigurationError(
+            f"stream configuration {without_user(url)} cannot be fetched: status {response.status_code}"
+        )
     return response.text
 
 
@@ -85,7 +96,9 @@ def _text(file: Path) -> str:
     except OSError as exc:
         raise ConfigurationError(f"stream configuration {file} cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"stream configuration {file} is no YAML or JSON: {exc}") from exc
+        raise ConfigurationError(
+            f"stream configuration {file} is no YAML or JSON: expected UTF-8 from byte {exc.start} on"
+        ) from exc
 
 
 def _parse(name: str, text: str) -> Document:
@@ -95,9 +108,7 @@ def _parse(name: str, text: str) -> Document:
         pass
     try:
         return Document(name, text, YAML(typ="safe", pure=True).load(text))
-    except MarkedYAMLError as exc:
-        mark = exc.problem_mark or exc.context_mark
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise ConfigurationError(f"stream configuration {name}{line} is no YAML or JSON: {exc.problem}") from exc
-    except (YAMLError, ValueError) as exc:
-        raise ConfigurationError(f"stream configuration {name} is no YAML or JSON: {exc}") from exc
+    except MISTAKES as exc:
+        line, words = mistake(exc)
+        where = name if line is None else f"{name}:{line}"
+        raise ConfigurationError(f"stream configuration {where} is no YAML or JSON: {words}") from exc

@@ -23,14 +23,14 @@ def with_demo(settings: Settings, config: str | None) -> Settings:
     default = Settings.model_fields
     streams, schemas = default["streams"].get_default(), default["schemas"].get_default()
     is_configured = config is not None or (settings.streams, settings.schemas) != (streams, schemas)
-    if is_configured or any(Path(place).exists() for place in (streams, *schemas)):
+    if is_configured or any(Path(place).exists() for place in (*streams, *schemas)):
         return settings
-    return settings.model_copy(update={"streams": str(STREAMS), "schemas": [str(SCHEMAS)]})
+    return settings.model_copy(update={"streams": [str(STREAMS)], "schemas": [str(SCHEMAS)]})
 
 
 def is_demo(settings: Settings) -> bool:
     """Whether the streams are the package's own."""
-    return settings.streams == str(STREAMS)
+    return settings.streams == [str(STREAMS)]
 
 
 def telling_errors(settings: Settings, catalog: StreamCatalog) -> Settings:

@@ -163,6 +163,12 @@ def test_events_find_exact_names_before_patterns_in_order_and_no_alias(tmp_path:
     assert catalog.public("/^job\\./") is None
 
 
+@pytest.mark.parametrize("allowed", [["x"], ["short"], ["nowhere", "short"]])
+def test_allowed_streams_are_named_by_any_of_their_names(tmp_path: Path, allowed: list[str]) -> None:
+    content = {"x": {"topics": ["t"], "stream_aliases": ["short", "other"]}, "y": {"topics": ["t"]}}
+    assert load(tmp_path, content, allowed=allowed).public_names() == ["other", "short", "x"]
+
+
 def test_later_sources_win_stream_by_stream(tmp_path: Path) -> None:
     first = written(tmp_path, {"x": {"topics": ["1"]}, "y": {"topics": ["1"]}}, "1.json")
     directory = tmp_path / "more"

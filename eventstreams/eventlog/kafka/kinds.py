@@ -119,5 +119,6 @@ def _value(name: str, value: Any) -> Any:
         raise ConfigurationError(f"kafka.{name}: expected a value or {{file: PATH}}")
     try:
         return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"kafka.{name}: file {path} cannot be read: {exc}") from exc
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or "expected UTF-8"
+        raise ConfigurationError(f"kafka.{name}: file {path} cannot be read: {reason}") from exc

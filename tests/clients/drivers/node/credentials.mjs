@@ -7,7 +7,7 @@ const [port, ...urls] = process.argv.slice(2);
 const server = createServer((_, response) => response.end("<title>another origin</title>"));
 await new Promise((resolve) => server.listen(Number(port), "127.0.0.1", resolve));
 const browser = await puppeteer.launch({
-  executablePath: process.env.CHROMIUM,
+  executablePath: process.env.BROWSER_PATH,
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--host-resolver-rules=MAP other.example 127.0.0.1"],
 });
 process.on("SIGTERM", () => browser.close().finally(() => process.exit()));

@@ -3,7 +3,7 @@ import puppeteer from "puppeteer-core";
 
 const [root, pictures] = process.argv.slice(2);
 const browser = await puppeteer.launch({
-  executablePath: process.env.CHROMIUM,
+  executablePath: process.env.BROWSER_PATH,
   acceptInsecureCerts: true,
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
 });
