@@ -160,8 +160,7 @@ def _addresses(host: str, port: int) -> Iterator[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-        raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}") from exc
+        raise ConfigurationError(f"cannot listen on {host} port {port}: no host of this name is known") from exc
     yield from (str(entry[4][0]) for entry in sorted(found, key=lambda entry: entry[0] != socket.AF_INET))
 
 

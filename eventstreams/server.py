@@ -144,11 +144,6 @@ def listen(host: str, port: int, *, patience: float = PATIENCE, dualstack: bool 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     both = dualstack and socket.has_dualstack_ipv6()
     try:
-        # Asked apart: the numbers of the resolver's errors are not those of the system.
-        socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as exc:
-        raise ConfigurationError(f"cannot listen on {host} port {port}: no host of this name is known") from exc
-    try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as exc:
         reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or str(exc)

@@ -121,6 +121,7 @@ HeaderName = Annotated[str, _fits(HEADER_NAME.fullmatch), Expected("a header's n
 Host = Annotated[
     str, _fits(re.compile(r"[^\s/]+|unix:[^\0]+").fullmatch), Expected("an address, a host's name or unix:PATH")
 ]
+Hosts = Annotated[list[Host], MinLen(1), Expected("at least one address, host's name or unix:PATH")]
 Network = Annotated[str, _fits(_is_network), Expected("an address, a network such as 10.0.0.0/8, or unix")]
 Regex = Annotated[str, _fits(pattern), Expected("a regular expression")]
 StreamOrPattern = Annotated[

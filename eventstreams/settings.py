@@ -19,7 +19,7 @@ from eventstreams.setting_types import (
     FieldPaths,
     HeaderName,
     HeaderValue,
-    Host,
+    Hosts,
     Log,
     LogLevel,
     Network,
@@ -91,7 +91,7 @@ class GatewaySettings(BaseModel):
 
     model_config = STRICT
 
-    host: list[Host] = Field(
+    host: Hosts = Field(
         ["127.0.0.1"],
         description="Where to listen: an address or a list of them; `unix:PATH` is a socket's file.",
     )
@@ -146,7 +146,7 @@ class IntakeSettings(BaseModel):
 
     model_config = STRICT
 
-    host: list[Host] = Field(
+    host: Hosts = Field(
         ["127.0.0.1"],
         description="Where to listen: an address or a list of them; `unix:PATH` is a socket's file.",
     )
@@ -214,7 +214,7 @@ class AdminSettings(BaseModel):
 
     model_config = STRICT
 
-    host: list[Host] = Field(["127.0.0.1"], description="Where to listen, as the services.")
+    host: Hosts = Field(["127.0.0.1"], description="Where to listen, as the services.")
     port: int | None = Field(None, ge=0, le=65535, description="Port; 8093 for gateway and dev, 8193 for intake.")
 
 

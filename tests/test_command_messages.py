@@ -23,11 +23,11 @@ from tests.test_cli import FREE_PORTS, GOOD, MEMORY, ROOT, run, start, urls_of
         (["produce", "--rejected", "/no/such/file"], "--rejected /no/such/file: cannot be written: No such file"),
         (
             ["serve", "--set", "gateway.host=no such host"],
-            "setting gateway.host = 'no such host': expected an address",
+            "setting gateway.host.0 = 'no such host': expected an address",
         ),
         (["serve", "--set", "gateway.host=nosuch.invalid"], "cannot listen on nosuch.invalid port 0: no host of this"),
         (["serve", "--set", f"gateway.host={'ü' * 70}"], "port 0: no host of this name is known"),
-        (["serve", "--set", "gateway.host="], "setting gateway.host = '': expected an address or a host's name"),
+        (["serve", "--set", "gateway.host="], "setting gateway.host = []: expected at least one address"),
         (["serve", "--set", "trusted_proxies=nonsense"], "setting trusted_proxies.0 = nonsense: expected an address"),
         (["intake", "--set", "intake.denied_user_agents=("], "intake.denied_user_agents.0 = '(': expected a regular"),
         (["intake", "--set", "intake.spool=/proc/nowhere"], "spool /proc/nowhere cannot be used: No such file"),
