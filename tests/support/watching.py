@@ -37,7 +37,7 @@ GENERATION = 10**9
 
 FIRST_PARTITIONS, MOST_PARTITIONS = 2, 24
 PATIENCE = EngineOptions().gone_after - 5.0
-"""Seconds for which a topic may be away without a word to its streams, less what the clocks of a busy machine differ."""
+"""Seconds for which a topic may be away without a word to its streams; somewhat less, since machines are busy."""
 
 STANDSTILL = 60.0
 """Seconds in which some client must have come further, once nothing is troubled any more."""
@@ -131,8 +131,9 @@ class Watching:
     def __str__(self) -> str:
         cuts = sum(client.cuts for client in self._clients)
         gaps = sum(client.gaps.total() for client in self._clients)
-        found = f"grown={self.grown} remade={self.remade} received={self.received} cuts={cuts} gaps={gaps} away={self.longest:.0f}s"
-        return f"watchers={len(self._clients)} {found} surprises={len(self.surprises)}"
+        changes = f"grown={self.grown} remade={self.remade} away={self.longest:.0f}s"
+        found = f"received={self.received} cuts={cuts} gaps={gaps} surprises={len(self.surprises)}"
+        return f"watchers={len(self._clients)} {changes} {found}"
 
     def stop(self) -> None:
         """Have `run` come to its end."""
