@@ -57,3 +57,37 @@ CLIENTS = (
     Client("okhttp-eventsource (Maven)", "4.1.1", "java", "OkhttpEventsource"),
     Client("r3labs/sse (Go)", "2.10.0", "go", "r3labs", after_cut=TEARS, quiet=EMPTY),
 )
+
+
+class Producer(NamedTuple):
+    """A library that posts events, its driver, and what is particular about its requests."""
+
+    name: str
+    toolchain: str
+    driver: str
+    arguments: tuple[str, ...]
+    sends: str
+
+    @property
+    def row(self) -> str:
+        """Return its line of the table."""
+        return f"| {self.name} | {self.sends} |"
+
+
+PRODUCERS = (
+    Producer("curl", "python", "curl_producer", (), "a length, or chunks"),
+    Producer("curl `--http2`", "python", "curl_producer", ("--http2",), "an offer of HTTP/2 (`Upgrade: h2c`)"),
+    Producer("curl, waiting", "python", "curl_producer", ("-H", "Expect: 100-continue"), "`Expect: 100-continue`"),
+    Producer("Java's `HttpClient`", "java", "HttpClientProducer", (), "an offer of HTTP/2, unless told not to"),
+    Producer("OkHttp", "java", "OkHttpProducer", (), "a length, or chunks"),
+    Producer("Go's `net/http`", "go", "producer", (), "a length, or chunks"),
+    Producer("Go's `net/http`, waiting", "go", "producer", ("expect",), "`Expect: 100-continue`"),
+    Producer("Node's `fetch`", "node", "fetch_producer", (), "a length, or chunks"),
+    Producer(
+        "requests as .NET's `HttpClient` sends",
+        "python",
+        "dotnet_like_producer",
+        (),
+        "the whole URL in the first line, an offer of HTTP/2, `Expect: 100-continue`, chunks",
+    ),
+)

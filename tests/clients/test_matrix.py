@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.clients.matrix import CLIENTS, Client
+from tests.clients.matrix import CLIENTS, PRODUCERS, Client
 from tests.clients.toolchains import DRIVERS
 from tests.support.processes import ROOT
 
@@ -15,7 +15,10 @@ MANIFESTS = ("python/requirements.txt", "node/package.json", "java/pom.xml", "go
 
 def test_documentation_has_the_table_that_is_tested() -> None:
     rows = [line for line in (ROOT / "docs" / "clients.md").read_text().splitlines() if line.startswith("| ")]
-    assert rows[1:] == [client.row for client in CLIENTS]
+    clients, producers = len(CLIENTS), len(PRODUCERS)
+    assert rows[1 : clients + 1] == [client.row for client in CLIENTS]
+    assert rows[clients + 2 :] == [producer.row for producer in PRODUCERS]
+    assert len(rows) == clients + producers + 2
 
 
 @pytest.mark.parametrize("client", [c for c in CLIENTS if re.match(r"\d+\.", c.version)], ids=lambda c: c.name)

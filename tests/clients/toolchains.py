@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from tests.clients.matrix import Client
+from tests.clients.matrix import Client, Producer
 from tests.support.cache import fetched
 
 DRIVERS = Path(__file__).parent / "drivers"
@@ -22,7 +22,7 @@ class ToolchainMissing(Exception):
     """Clients of a kind cannot be run here; says why."""
 
 
-def command(client: Client) -> Sequence[str]:
+def command(client: Client | Producer) -> Sequence[str]:
     """Return the command of a client's driver, without the URL. Raises: ToolchainMissing."""
     return TOOLCHAINS[client.toolchain](client.driver)
 
@@ -70,10 +70,11 @@ def _jars() -> Path:
 @cache
 def _go() -> Path:
     _needed("go")
-    sources = [DRIVERS / "go" / name for name in ("go.mod", "go.sum", "main.go")]
+    sources = [DRIVERS / "go" / name for name in ("go.mod", "go.sum", "main.go", "producer/main.go")]
 
     def fetch(folder: Path) -> None:
         _run("go", "build", "-o", str(folder / "r3labs"), ".", cwd=DRIVERS / "go")
+        _run("go", "build", "-o", str(folder / "producer"), "./producer", cwd=DRIVERS / "go")
 
     return fetched("clients-go", sources, fetch)
 
@@ -91,13 +92,18 @@ def browser(name: str, driver: str) -> Sequence[str]:
 
 
 TOOLCHAINS: Mapping[str, Callable[[str], Sequence[str]]] = {
-    "python": lambda driver: [str(_python()), str(DRIVERS / "python" / f"{driver}_client.py")],
+    "python": lambda driver: [str(_python()), str(_script(driver))],
     "node": lambda driver: ["node", str(_node() / f"{driver}.mjs")],
     "chromium": partial(browser, "chromium"),
     "firefox": partial(browser, "firefox"),
     "java": lambda driver: ["java", "-cp", f"{_jars()}/*", str(DRIVERS / "java" / f"{driver}.java")],
     "go": lambda driver: [str(_go() / driver)],
 }
+
+
+def _script(driver: str) -> Path:
+    name = driver if driver.endswith("_producer") else f"{driver}_client"
+    return DRIVERS / "python" / f"{name}.py"
 
 
 def _needed(*programs: str) -> None:
