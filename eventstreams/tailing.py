@@ -67,6 +67,7 @@ def _events(http: httpx.Client, url: str, params: list[tuple[str, str]]) -> Iter
                         yield event.data
                     elif event.event in ("gap", "error"):
                         click.echo(f"{event.event}: {event.data}", err=True)
+            click.echo(f"the stream has ended, again in {pause:.0f} s", err=True)
         except ServiceUnavailable as exc:
             pause = max(pause, exc.retry_after or 0.0)
             click.echo(f"not served now ({exc}), again in {pause:.0f} s", err=True)
