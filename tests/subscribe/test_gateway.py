@@ -212,6 +212,17 @@ async def test_trailing_comma_names_the_empty_stream(gateway: Running) -> None:
         assert detail == "Invalid streams: '' ('' is an empty name: there is a comma too many)"
 
 
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+async def test_event_with_unicode_s_line_ends_is_one_line_to_a_library(gateway: Running, accept: str) -> None:
+    text = "a\x85b\u2028c\u2029d"
+    await gateway.log.append([NewRecord("a", json.dumps({"t": text}, ensure_ascii=False).encode(), None, 1000)])
+    async with gateway.http.stream("GET", "/v2/stream/edits?since=0", headers={"Accept": accept}) as response:
+        async for line in response.aiter_lines():
+            if "{" in line and not line.startswith("id"):
+                assert json.loads(line.removeprefix("data: "))["t"] == text
+                break
+
+
 async def test_json_lines_when_accept_begins_with_application_json(gateway: Running) -> None:
     await add(gateway.log, "a", 1000)
     url = "/v2/stream/edits?since=0"
