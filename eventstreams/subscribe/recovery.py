@@ -30,6 +30,11 @@ A broker that just started may not know it yet.
 
 LONGEST_AGAIN_SECONDS = 2.0
 
+CERTAIN_SECONDS = 3.0
+"""For which the log must tell of an end that is before what was read. A broker that has stood still tells for a moment
+of a partition as it was then, or of an older topic of its name, before it knows that others lead.
+"""
+
 
 class Anew(NamedTuple):
     """Where a partition is begun. `replaced`: what was read of it before is of another log."""
@@ -68,6 +73,8 @@ class Recovery:
         self._identities: dict[str, str] = {}
         self._aside: dict[TopicPartition, float] = {}
         """Partitions that are not read just now, by the time since when."""
+        self._short: dict[TopicPartition, float] = {}
+        """Partitions whose log ends before what was read of them, by the time since when that is told."""
         self._running: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._reader: LogReader | None = None
@@ -163,6 +170,7 @@ class Recovery:
                     self._metrics.pump_failed(exc.code)
                     logger.warning("a topic cannot be read on: %s", exc, extra={"code": exc.code, "topic": topic})
                 self._aside = {p: since for p, since in self._aside.items() if p in self._tail.partitions}
+                self._short = {p: since for p, since in self._short.items() if p in self._aside}
                 if not any(partition.topic == topic for partition in self._aside):
                     return
                 await asyncio.sleep(pause)
@@ -184,6 +192,8 @@ class Recovery:
         if found is None or not wanted:
             return
         extents = await self._log.extents(wanted)
+        if not replaced:
+            wanted = [partition for partition in wanted if self._is_certain(partition, watched[partition], extents)]
         places = {p: anew for p in wanted if (anew := await self._place(p, watched[p], extents[p], replaced=replaced))}
         # What the reader holds of them is not to come between.
         await self._unassign(wanted)
@@ -199,6 +209,16 @@ class Recovery:
         except BaseException:
             self._aside = since | self._aside
             raise
+
+    def _is_certain(
+        self, partition: TopicPartition, held: PartitionTail, extents: Mapping[TopicPartition, Extent]
+    ) -> bool:
+        """Whether an end of the log that is before what was read has been told for long enough to be believed."""
+        if held.end <= extents[partition].end:
+            self._short.pop(partition, None)
+            return True
+        now = time.monotonic()
+        return now - self._short.setdefault(partition, now) >= CERTAIN_SECONDS
 
     async def _unassign(self, partitions: Collection[TopicPartition]) -> None:
         if self._reader is not None:

@@ -26,6 +26,10 @@ from eventstreams.subscribe.request import StreamRequest
 SECOND_LOOKS = (0.05, 0.1, 0.0)
 """Seconds after each look at topics that are not the ones of an id, before the next."""
 
+END_LOOKS = (0.5, 1.5)
+"""The same for the end of a log that is before an id of ours: a broker that has stood still tells for a moment of a
+partition as it was then."""
+
 NO_ID = LastEventId([], None)
 
 
@@ -93,7 +97,7 @@ async def find_start(request: StreamRequest, log: EventLog, memory: Memory, *, r
             raise LogUnavailable(f"topics {', '.join(away)} are not there just now") from exc
         raise
     known = {p for p in wanted.positions if ours and p in wanted.times and p.topic not in replaced}
-    extents = await log.extents(wanted.positions)
+    extents = await _extents(wanted, log, ours=ours)
     await _move_within(wanted, extents, memory if ours else None, known, resume_skew)
     cursor = await log.resolve(wanted.positions)
     cursor.identities = {topic: found.identity for topic, found in described.items() if found.identity}
@@ -102,6 +106,18 @@ async def find_start(request: StreamRequest, log: EventLog, memory: Memory, *, r
         if partition in cursor:
             cursor.move(partition, Next(cursor[partition].offset, time))
     return Start(cursor, wanted.gaps, request.streams)
+
+
+async def _extents(wanted: _Wanted, log: EventLog, *, ours: bool) -> Mapping[TopicPartition, Extent]:
+    """Return what the partitions hold; where an id of ours is beyond that, after other looks: see `END_LOOKS`."""
+    given = {p: position.offset for p, position in wanted.positions.items() if isinstance(position, AtOffset)}
+    extents = await log.extents(wanted.positions)
+    for pause in END_LOOKS if ours else ():
+        if all(offset <= extents[partition].end for partition, offset in given.items()):
+            break
+        await asyncio.sleep(pause)
+        extents = await log.extents(wanted.positions)
+    return extents
 
 
 async def _describe(log: EventLog, topics: Collection[str], given: LastEventId) -> Mapping[str, TopicDescription]:

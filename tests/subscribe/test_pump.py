@@ -20,6 +20,7 @@ from eventstreams.subscribe.engine import Engine
 from eventstreams.subscribe.options import EngineOptions
 from tests.subscribe.test_delivery import eventually
 from tests.subscribe.test_engine import Client
+from tests.support.away import AwayLog
 
 A, B = TopicPartition("a", 0), TopicPartition("b", 0)
 
@@ -165,6 +166,23 @@ async def test_partition_that_is_in_doubt_again_while_it_is_taken_up_is_taken_up
             await memory.append(numbered("a", 2))
             await client.read(5)
             assert [event["n"] for event in client.events] == [0, 1, 2, 0, 1]
+            client.close()
+
+
+async def test_end_that_only_a_stale_broker_tells_of_makes_nobody_begin_again() -> None:
+    async with open_embedded(":memory:") as memory:
+        await memory.create_topic("a", 1)
+        await memory.append(numbered("a", 3))
+        log = AwayLog(memory)
+        async with Engine(log, EngineOptions(), Metrics()).open() as engine:
+            client = await Client().connect(engine, Cursor([(A, Next(0, None))]))
+            await client.read(3)
+            log.stale = 2
+            engine.recovery.doubt("a")
+            await eventually(lambda: not log.stale)
+            await memory.append(numbered("a", 5)[3:])
+            await client.read(5)
+            assert [event["n"] for event in client.events] == [0, 1, 2, 3, 4]
             client.close()
 
 

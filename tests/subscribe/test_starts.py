@@ -47,6 +47,15 @@ async def test_id_lists_last_what_was_looked_up_by_time(
     assert [entry["topic"] for entry in json.loads(reply.last_id)] == list(order)
 
 
+async def test_resume_is_exact_though_a_stale_broker_tells_of_an_earlier_end(gateway: Running) -> None:
+    await add(gateway.log, "a", 1000, 1000, 1000)
+    first = await subscribe(gateway, "/v2/stream/edits?since=0", 2)
+    gateway.away.stale = 2
+    rest = await subscribe(gateway, "/v2/stream/edits", 1, **{"Last-Event-ID": first.last_id})
+    assert [event["meta"]["offset"] for event in (*first.events, *rest.events)] == [0, 1, 2]
+    assert not gateway.away.stale
+
+
 async def test_id_of_another_cluster_goes_on_by_time_and_loses_nothing(gateway: Running) -> None:
     await add(gateway.log, "a", 10_000, 20_000, 20_000, 30_000)
     other = '[{"topic":"a","partition":0,"timestamp":20001,"offset":900,"cluster":"elsewhere"}]'

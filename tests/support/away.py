@@ -31,6 +31,8 @@ class AwayLog:
         """How often it was asked whether it is there."""
         self.open: list[tuple[NewRecord, asyncio.Future[Record | LogError]]] = []
         """The records whose fate is open."""
+        self.stale = 0
+        """How often partitions are still told to end at their beginning, as by a broker that has stood still."""
         self.refuse: Callable[[NewRecord], LogError | None] = lambda _: None
 
     def __getattr__(self, name: str) -> Any:
@@ -78,7 +80,11 @@ class AwayLog:
     async def extents(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Extent]:
         if self.forgets:
             raise UnknownTopic("unknown topic or partition")
-        return await self._log.extents(partitions)
+        found = await self._log.extents(partitions)
+        if not self.stale:
+            return found
+        self.stale -= 1
+        return {partition: Extent(extent.earliest, extent.earliest) for partition, extent in found.items()}
 
     async def check(self, timeout: float, topics: Collection[str] | None = None, *, writing: bool = False) -> None:
         self.checks += 1
