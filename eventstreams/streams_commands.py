@@ -51,8 +51,9 @@ def _configured(config: str | None, assignments: tuple[str, ...]) -> Settings:
 def _count(streams: Sequence[StreamConfig]) -> str:
     """Return how many streams there are: an alias is another name of one."""
     aliases = sum(stream.alias_of is not None for stream in streams)
-    names = f" with {aliases} aliases" if aliases else ""
-    return f"{len(streams) - aliases} streams{names}"
+    names = f" with {aliases} alias{'es' * (aliases != 1)}" if aliases else ""
+    count = len(streams) - aliases
+    return f"{count} stream{'s' * (count != 1)}{names}"
 
 
 @streams.command("list")
