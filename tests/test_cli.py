@@ -222,11 +222,11 @@ async def test_streams_are_listed_checked_and_their_topics_made(tmp_path: Path) 
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("streams:\n  x: {topics: 5}\n  y: {}\n")
     code, out, error = await run("streams", "check", "--set", f"streams={wrong}")
-    assert (code, out) == (1, "1 streams, 1 wrong\n")
+    assert (code, out) == (1, "1 stream, 1 wrong\n")
     assert (await run("streams", "check"))[1] == "5 streams with 3 aliases, nothing wrong\n"
     wrong.write_text("streams:\n  x:\n    schema_titel: test/event\n    schema_title: no/such\n")
     code, out, told = await run("streams", "check", "--set", f"streams={wrong}", "--set", "allowed_streams=y")
-    assert (code, out) == (1, "1 streams, 3 wrong\n")
+    assert (code, out) == (1, "1 stream, 3 wrong\n")
     assert f"{wrong}:3: schema_titel of stream x: there is no such setting; the nearest is schema_title" in told
     assert f"{wrong}:4: schema_title of stream x: no schema repository has a schema of this title" in told
     assert "setting allowed_streams: there is no stream y" in told
