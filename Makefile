@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 run: setup
-	$(BIN)/eventstreams dev
+	$(BIN)/eventstreams dev || test $$? = 130  # Ctrl-C
 
 test: setup
 	$(BIN)/python -m pytest
