@@ -20,15 +20,13 @@ from eventstreams import __version__
 from eventstreams.asgi import (
     BAD_ESCAPE,
     CORS_HEADERS,
-    StandardHeaders,
     error_response,
     not_found,
     prefers,
     preflight_headers,
-    standard_headers,
 )
 from eventstreams.errors import BadRequest, EventStreamsError
-from eventstreams.origins import ANY, NamedOrigins, named_origins
+from eventstreams.origins import ANY, with_standard_headers
 from eventstreams.public_address import Base, PublicAddress, below, raw_path, server_of
 from eventstreams.settings import DEFAULT_CSP
 from eventstreams.subscribe.documents import Documents
@@ -231,8 +229,6 @@ def build_gateway(
     address: PublicAddress | None = None,
 ) -> ASGIApp:
     """Return the gateway around the endpoint of streams; without `pages` it has only streams and who it is."""
-    origins = named_origins(cors)
     address = address or PublicAddress()
     gateway = Gateway(stream, pages, preflight=cors is not None, home=home, address=address)
-    app = StandardHeaders(gateway, standard_headers(None if cors is None else ANY, csp))
-    return NamedOrigins(app, origins) if origins else app
+    return with_standard_headers(gateway, cors, csp)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from eventstreams.asgi import StandardHeaders, standard_headers
+
 ANY = "*"
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -71,3 +73,15 @@ def _without_wildcard(header: tuple[bytes, bytes], asked: Headers) -> tuple[byte
     wanted = next((value for name, value in asked if name == b"access-control-request-headers"), b"")
     is_list = len(wanted) <= MAX_HEADER_NAMES and HEADER_NAMES.fullmatch(wanted)
     return header[0], wanted if is_list else b""
+
+
+def with_standard_headers(
+    app: ASGIApp, cors: str | Sequence[str] | None, csp: str | None, *, methods: str | None = None
+) -> ASGIApp:
+    """Return the app with the headers of every answer, as its settings for other origins and for security ask.
+
+    Raises: ValueError for what is no origin.
+    """
+    origins = named_origins(cors)
+    whole = StandardHeaders(app, standard_headers(None if cors is None else ANY, csp, methods=methods))
+    return NamedOrigins(whole, origins) if origins else whole

@@ -14,16 +14,14 @@ from eventstreams import __version__
 from eventstreams.asgi import (
     BAD_ESCAPE,
     CORS_HEADERS,
-    StandardHeaders,
     error_response,
     not_found,
     prefers,
     preflight_headers,
-    standard_headers,
 )
 from eventstreams.catalog.streams import StreamCatalog
 from eventstreams.errors import BadRequest, NotFound
-from eventstreams.origins import ANY, NamedOrigins, named_origins
+from eventstreams.origins import ANY, with_standard_headers
 from eventstreams.public_address import Base, PublicAddress, below, raw_path
 from intake.endpoints import EventsEndpoint, json_response
 from intake.spec import openapi
@@ -195,6 +193,4 @@ def build_intake(
         home=home,
         address=address or PublicAddress(),
     )
-    origins = named_origins(cors)
-    whole = StandardHeaders(app, standard_headers(None if cors is None else ANY, csp, methods="post"))
-    return NamedOrigins(whole, origins) if origins else whole
+    return with_standard_headers(app, cors, csp, methods="post")

@@ -20,18 +20,11 @@ from tests.conftest import missing_clients, missing_proxies
 from tests.support import needed
 from tests.support.kafka import free_port
 from tests.support.processes import ROOT, CommandProcess, GatewayProcess, IntakeProcess
+from tests.support.proxies import AROUND_NGINX
 from tests.support.secured import make_certificates
 from tests.support.topics import make_topics
 
 pytestmark = pytest.mark.proxy
-
-AROUND = """
-daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
-events {{}}
-http {{ access_log off; client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
-uwsgi_temp_path {folder}; scgi_temp_path {folder};
-{snippet} }}
-"""
 
 FORWARDED = re.compile(r" +proxy_set_header X-Forwarded-.*\n")
 
@@ -82,7 +75,7 @@ async def behind(nginx: str, folder: Path, kind: Kind, service: CommandProcess, 
     if not kind.told_by_proxy:
         text = FORWARDED.sub("", text)
     path = folder / "nginx.conf"
-    path.write_text(AROUND.format(folder=folder, snippet=text))
+    path.write_text(AROUND_NGINX.format(folder=folder, block=text))
     proxy = await asyncio.create_subprocess_exec(nginx, "-p", str(folder), "-c", str(path))
     try:
         await answers(port)
